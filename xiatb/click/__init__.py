@@ -1,0 +1,1 @@
+"""The Click modular router in Python: language, graph, scheduler, handlers."""

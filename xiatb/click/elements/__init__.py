@@ -1,0 +1,1 @@
+"""The Click elements, one a file."""

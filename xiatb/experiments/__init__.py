@@ -1,0 +1,1 @@
+"""Measurements, statistics, plots and reports."""

@@ -1,0 +1,1 @@
+"""The eBPF forwarder: loader and table mirroring."""

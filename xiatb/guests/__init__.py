@@ -1,0 +1,1 @@
+"""Guest images, libvirt per hypervisor host, the in-guest agent and services."""

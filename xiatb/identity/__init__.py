@@ -1,0 +1,1 @@
+"""Key pairs, XIDs derived from keys, signatures and their verification."""

@@ -1,0 +1,1 @@
+"""Topology file to plan to running lab, and back down again."""

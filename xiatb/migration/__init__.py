@@ -1,0 +1,1 @@
+"""Live migration of guests over XIA: control protocol, daemon, relays."""

@@ -1,0 +1,1 @@
+"""What runs in one network namespace: frame I/O, router process, host stack, sockets."""

@@ -1,0 +1,1 @@
+"""Sans-IO transport protocols: datagram, reliable stream, session migration."""

@@ -1,0 +1,1 @@
+"""Bytes to objects and back: XIDs, DAGs, XIP, XCMP, XARP and transport headers."""
