@@ -1,0 +1,220 @@
+"""The measuring client of an experiment: a process on a host node of the lab.
+
+It keeps one stream open to the guest's echo service, sends a checkable byte stream at a fixed rate and
+verifies what comes back, and sends datagram probes to the guest's responder on an open-loop schedule
+(a request is sent when it is due, whether or not earlier ones were answered).
+
+Run as `python -m xiatb.experiments.probeclient` with XIA_CONTROL set. It writes one JSON line to its
+standard output when both connections work and another when it ends; it ends when its standard input
+ends. The probe log goes to `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xiatb.experiments.pattern import PatternChecker, pattern
+from xiatb.experiments.probelog import ProbeLog
+from xiatb.node import aio
+from xiatb.wire.dag import DAG
+
+_REQUEST = struct.Struct(">QQ")
+_CHUNKS_PER_SECOND = 20
+_DRAIN_DEADLINE_S = 20.0
+_LAST_ANSWERS_S = 1.0
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What to probe: DAGs of the services, probes per second, stream bytes per second, pattern seed."""
+
+    responder: DAG
+    echo: DAG
+    rate: float
+    stream_rate: int
+    seed: int
+    out: Path
+
+
+class StreamProbe:
+    """One stream to an echo service that carries a checkable pattern in both directions."""
+
+    def __init__(self, options: ProbeOptions) -> None:
+        self.options = options
+        self.sent = 0
+        self.checker = PatternChecker(options.seed)
+        self.error = ""
+        self.ended_cleanly = False
+
+    async def open(self) -> None:
+        """Connect; raises what `open_connection` raises."""
+        self.reader, self.writer = await aio.open_connection(self.options.echo)
+
+    async def send(self, stop: asyncio.Event) -> None:
+        """Send the pattern at the set rate until `stop`, then end the sending direction."""
+        size = max(1, self.options.stream_rate // _CHUNKS_PER_SECOND)
+        started, chunk = time.monotonic(), 0
+        try:
+            while not stop.is_set():
+                self.writer.write(pattern(self.options.seed, self.sent, size))
+                self.sent += size
+                await self.writer.drain()
+                chunk += 1
+                pause = started + chunk / _CHUNKS_PER_SECOND - time.monotonic()
+                if pause > 0:
+                    await _wait(stop, pause)
+            self.writer.write_eof()
+        except (OSError, EOFError) as exc:
+            self.error = f"sending: {exc}"
+
+    async def receive(self) -> None:
+        """Check what comes back until the peer ends the stream."""
+        try:
+            while data := await self.reader.read(65536):
+                self.checker.feed(data)
+            self.ended_cleanly = True
+        except (OSError, EOFError) as exc:
+            self.error = self.error or f"receiving: {exc}"
+
+    def report(self) -> dict[str, Any]:
+        """Bytes sent and echoed, whether every byte came back once and in order, and what went wrong."""
+        intact = (
+            self.ended_cleanly
+            and not self.error
+            and self.checker.first_bad is None
+            and self.checker.received == self.sent
+        )
+        return {
+            "stream_bytes": self.sent,
+            "stream_echoed": self.checker.received,
+            "stream_intact": intact,
+            "stream_first_bad": self.checker.first_bad,
+            "stream_error": self.error,
+        }
+
+
+class DatagramProbe:
+    """Open-loop datagram requests to a responder; the log is `self.log`."""
+
+    def __init__(self, options: ProbeOptions) -> None:
+        self.options = options
+        self.log = ProbeLog()
+
+    async def open(self) -> None:
+        """Bind a socket; answers are stamped as they arrive."""
+        self.socket = await aio.open_datagram()
+        self.socket.on_receive(self._answer)
+
+    def _answer(self, payload: bytes, _source: DAG) -> None:
+        if len(payload) >= _REQUEST.size:
+            seq, sent = _REQUEST.unpack_from(payload)
+            if seq < len(self.log.sent) and self.log.sent[seq] == sent:
+                self.log.answer(seq, time.monotonic_ns())
+
+    def _request(self) -> None:
+        now = time.monotonic_ns()
+        self.socket.send(_REQUEST.pack(self.log.request(now), now), self.options.responder)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send requests on schedule until `stop`, then give the last answers a moment to arrive."""
+        period = 1.0 / self.options.rate
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not stop.is_set():
+            self._request()
+            due += period
+            pause = due - loop.time()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            else:
+                await asyncio.sleep(0)
+        await self._last_answers()
+
+    async def _last_answers(self) -> None:
+        deadline = time.monotonic() + _LAST_ANSWERS_S
+        while time.monotonic() < deadline and not self.log.answered[-1]:
+            await asyncio.sleep(0.01)
+
+    async def first_answer(self, timeout: float) -> bool:
+        """Send requests until one is answered; False when none was within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self._request()
+            pause = time.monotonic() + 0.05
+            while time.monotonic() < pause:
+                if any(self.log.answered):
+                    return True
+                await asyncio.sleep(0.005)
+        return False
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout)
+    except TimeoutError:
+        return
+
+
+async def _stdin_closed() -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+def _say(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+async def probe(options: ProbeOptions) -> int:
+    """Run both probes until standard input ends; returns the exit code, 0 when the stream was intact."""
+    stop = asyncio.Event()
+    stream, datagrams = StreamProbe(options), DatagramProbe(options)
+    await stream.open()
+    await datagrams.open()
+    if not await datagrams.first_answer(timeout=10.0):
+        _say({"event": "failed", "error": f"no answer from the responder {options.responder}"})
+        return 1
+    _say({"event": "ready"})
+    receiving = asyncio.create_task(stream.receive())
+    running = [asyncio.create_task(stream.send(stop)), asyncio.create_task(datagrams.run(stop))]
+    await _stdin_closed()
+    stop.set()
+    await asyncio.gather(*running)
+    try:
+        await asyncio.wait_for(receiving, _DRAIN_DEADLINE_S)
+    except TimeoutError:
+        stream.error = stream.error or f"the echo did not end within {_DRAIN_DEADLINE_S:.0f} s"
+    stream.writer.close()
+    datagrams.log.save(options.out)
+    report = stream.report()
+    _say({"event": "done", **report})
+    return 0 if report["stream_intact"] else 1
+
+
+def main() -> int:
+    """Parse the arguments and run the probes."""
+    parser = argparse.ArgumentParser(description="Probe a guest's services over XIA")
+    parser.add_argument("--responder", required=True, type=DAG.parse, help="DAG of the datagram responder")
+    parser.add_argument("--echo", required=True, type=DAG.parse, help="DAG of the stream echo")
+    parser.add_argument("--rate", type=float, default=1000.0, help="probes per second")
+    parser.add_argument("--stream-rate", type=int, default=100_000, help="stream bytes per second")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", required=True, type=Path, help="file for the probe log")
+    args = parser.parse_args()
+    return asyncio.run(
+        probe(ProbeOptions(args.responder, args.echo, args.rate, args.stream_rate, args.seed, args.out))
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
