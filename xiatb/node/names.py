@@ -1,0 +1,64 @@
+"""Name look-ups in a lab's `hosts.xia`: one `name dag` a line, as xia-core's etc/hosts.xia.
+
+The DAG is in RE or URL form, or in DAG form with its newlines left out; `#` starts a comment.
+The file is read again when it has changed, so names may be added to a running lab.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xiatb.errors import WireError
+from xiatb.node.control_protocol import ControlError
+from xiatb.wire.dag import DAG
+
+MAX_NAME = 255
+
+
+def parse_hosts(text: str) -> dict[str, str]:
+    """Names in lower case -> address text; lines without an address are passed over, the last one wins."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, address = line.partition("#")[0].strip().partition(" ")
+        if address.strip():
+            found[name.lower()] = address.strip()
+    return found
+
+
+class Names:
+    """The names of one file; a missing file is an empty one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._names: dict[str, str] = {}
+
+    def _refresh(self) -> None:
+        if self._path is None:
+            return
+        try:
+            status = self._path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp != self._stamp:
+                self._names = parse_hosts(self._path.read_text(encoding="utf-8"))
+                self._stamp = stamp
+        except FileNotFoundError:
+            self._names, self._stamp = {}, None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ControlError("EIO", f"{self._path}: {error}") from error
+
+    def resolve(self, name: str) -> DAG:
+        """The address of a name (any case), or of an address given as text itself.
+
+        Raises ControlError ENOENT for an unknown name, EINVAL for an address that is none.
+        """
+        self._refresh()
+        text = self._names.get(name.lower())
+        if text is None:
+            if len(name) <= MAX_NAME and not name.startswith(("RE ", "DAG ", "http://")):
+                raise ControlError("ENOENT", f"unknown name {name!r}")
+            text = name
+        try:
+            return DAG.parse(text)
+        except WireError as error:
+            raise ControlError("EINVAL", f"{name[:60]!r}: {error.message}") from error

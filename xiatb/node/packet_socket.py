@@ -1,0 +1,157 @@
+"""One AF_PACKET socket: whole Ethernet frames of one ethertype on one interface.
+
+Rules measured in reference/dataplane.md section 4: PACKET_IGNORE_OUTGOING, forced buffers, drain up
+to 64 frames a wake-up, and ENOBUFS of a send means that the egress qdisc dropped the frame. A socket
+outlives its interface going down and up again: the kernel then reports ENETDOWN once.
+
+Sockets are bound to a single ethertype, not to ETH_P_ALL: the kernel hands those only frames that no
+tc-bpf program on the ingress took, so a fast path below needs no change here.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable, Sequence
+
+from xiatb.errors import XiatbError
+from xiatb.node import sid_filter
+
+DRAIN_BUDGET = 64
+"""Frames taken from one socket per wake-up of the event loop."""
+MAX_FRAME = 65535 + 14
+NODE_BUFFER = 4 << 20
+"""Receive buffer of the node process, bytes of kernel memory (about twice the frame bytes)."""
+
+_SOL_PACKET = 263
+_PACKET_STATISTICS = 6
+_PACKET_IGNORE_OUTGOING = 23
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+
+_buffer = bytearray(MAX_FRAME + 64)
+_view = memoryview(_buffer)
+
+
+class DeviceError(XiatbError):
+    """A packet socket cannot be opened on an interface."""
+
+
+def _set_buffer(sock: socket.socket, forced: int, plain: int, size: int) -> None:
+    """Sets a socket buffer beyond the limit of sysctl when allowed to (CAP_NET_ADMIN), else up to it."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, plain, size)
+
+
+class PacketSocket:
+    """A non-blocking packet socket. Counters: rx, tx, tx_dropped, rx_down (times the link went down)."""
+
+    __slots__ = ("_socket", "ifname", "rx", "rx_down", "tx", "tx_dropped")
+
+    def __init__(
+        self,
+        ifname: str,
+        ethertype: int,
+        *,
+        program: Sequence[sid_filter.Instruction] | None = None,
+        receive_buffer: int = NODE_BUFFER,
+        send_buffer: int = 1 << 20,
+    ) -> None:
+        """Opens and binds. Raises DeviceError when the interface is missing or rights are."""
+        self.ifname = ifname
+        self.rx = self.tx = self.tx_dropped = self.rx_down = 0
+        try:
+            # Protocol 0 until bind: no frame of another interface may slip in before the filter is on.
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        except OSError as error:
+            raise DeviceError(
+                f"packet socket on {ifname}: {error}", hint="xiatb nodes run as root"
+            ) from error
+        try:
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+            _set_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_buffer)
+            _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, send_buffer)
+            if program is not None:
+                sid_filter.attach(self._socket, program)
+            self._socket.bind((ifname, ethertype))
+        except OSError as error:
+            self._socket.close()
+            raise DeviceError(f"packet socket on {ifname}: {error}") from error
+
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+        return self._socket.fileno()
+
+    def set_filter(self, program: Sequence[sid_filter.Instruction] | None) -> None:
+        """Replaces the classic BPF filter. Raises sid_filter.FilterError."""
+        sid_filter.attach(self._socket, program)
+
+    def drain(self, receive: Callable[[memoryview], None], budget: int = DRAIN_BUDGET) -> int:
+        """Calls `receive(frame)` for up to `budget` waiting frames; returns how many there were.
+
+        `frame` is a view of one shared buffer that the next frame overwrites: copy what must last.
+        """
+        receive_into = self._socket.recv_into
+        count = 0
+        while count < budget:
+            try:
+                size = receive_into(_buffer)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:
+                    raise
+                self.rx_down += 1
+                break
+            count += 1
+            receive(_view[:size])
+        self.rx += count
+        return count
+
+    def send(self, frame: bytes | bytearray | memoryview) -> bool:
+        """Sends one whole Ethernet frame; False when it was dropped (queue full, link down, too long)."""
+        try:
+            self._socket.send(frame)
+        except OSError as error:
+            return self._send_failed(error)
+        self.tx += 1
+        return True
+
+    def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+        """Sends one frame given in pieces, without joining them in Python; False when it was dropped."""
+        try:
+            self._socket.sendmsg(parts)
+        except OSError as error:
+            return self._send_failed(error)
+        self.tx += 1
+        return True
+
+    def _send_failed(self, error: OSError) -> bool:
+        if error.errno not in _SEND_DROPS:
+            raise error
+        self.tx_dropped += 1
+        return False
+
+    def kernel_drops(self) -> int:
+        """Frames the kernel dropped because the receive buffer was full, since the last call."""
+        data = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+        return int(struct.unpack("=II", data)[1])
+
+    def close(self) -> None:
+        """Closes the socket; may be called twice."""
+        self._socket.close()
+
+
+_SEND_DROPS = frozenset(
+    (
+        errno.ENOBUFS,
+        errno.EAGAIN,
+        errno.ENETDOWN,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.EMSGSIZE,
+        errno.ENETUNREACH,
+    )
+)
