@@ -162,11 +162,9 @@ def pack_beacon(
 ) -> bytes:
     """Return a signed BEACON, or a signed INVITE when `target` is the 20-byte id of a HID."""
     kind = JoinType.BEACON if target == NOBODY else JoinType.INVITE
-    return _signed(
-        key,
-        kind,
-        _BEACON.pack(VERSION, kind, caps, credentials, instance, nonce, interval_ms, min(mtu, 0xFFFF), target),
-    )
+    mtu = min(mtu, 0xFFFF)
+    body = _BEACON.pack(VERSION, kind, caps, credentials, instance, nonce, interval_ms, mtu, target)
+    return _signed(key, kind, body)
 
 
 def pack_solicit(host: bytes) -> bytes:

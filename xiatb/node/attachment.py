@@ -1,0 +1,49 @@
+"""What a host keeps about the router it is joined to and about a JOIN that is under way."""
+
+from __future__ import annotations
+
+from xiatb.node.join_messages import Accept, Beacon
+from xiatb.node.membership import Membership
+
+RETRY_FIRST = 0.02
+RETRY_LAST = 0.5
+SILENT_BEACONS = 2.5
+
+
+class Attachment:
+    """The router that a host is joined to, and until when."""
+
+    __slots__ = ("member", "port", "mac", "beacon", "heard", "suspect", "refresh_at", "expires", "seq", "mtu")
+
+    def __init__(self, member: Membership, attempt: Attempt, accept: Accept, now: float) -> None:
+        self.member = member
+        self.port = attempt.port
+        self.mac = attempt.mac
+        self.beacon = attempt.beacon
+        self.seq = accept.seq
+        self.mtu = accept.mtu
+        self.heard = now
+        self.suspect = False
+        self.refresh_at = now + accept.refresh_ms / 1000
+        self.expires = now + accept.lifetime_ms / 1000
+
+    def silent_at(self) -> float:
+        """When the router counts as silent (2.5 beacon intervals after it was last heard)."""
+        return self.heard + SILENT_BEACONS * self.beacon.interval_ms / 1000
+
+
+class Attempt:
+    """One JOIN under way: retransmitted unchanged from 20 ms on, doubling to 500 ms."""
+
+    __slots__ = ("beacon", "port", "mac", "message", "seq", "delay", "due", "tries", "refresh")
+
+    def __init__(self, beacon: Beacon, port: int, mac: bytes, refresh: bool) -> None:
+        self.beacon = beacon
+        self.port = port
+        self.mac = mac
+        self.refresh = refresh
+        self.message = b""
+        self.seq = 0
+        self.delay = RETRY_FIRST
+        self.due = 0.0
+        self.tries = 0

@@ -1,0 +1,389 @@
+"""The router's side of the join protocol: beacons, invitations, attached hosts and their ageing.
+
+Sans-IO: 0x9991 payloads and `now` (monotonic seconds) in, effects out. A JOIN is taken when it is
+for this router and AD, carries a nonce of ours that is still fresh, names the MAC it came from,
+has a sequence number above all seen of that HID, and is signed by the key behind the HID. A
+stale nonce is answered by a beacon, a stale sequence number by an ACCEPT with that verdict.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import NamedTuple
+
+from xiatb.errors import IdentityError, WireError
+from xiatb.identity import keys
+from xiatb.identity.keys import KeyPair
+from xiatb.node import join_messages as jm
+from xiatb.node.effects import Effect, ForgetNeighbour, HostJoined, HostLeft, Log, SendJoin, SetNeighbour
+from xiatb.node.membership import pack_credentials
+from xiatb.wire.xid import XID, XidType
+
+BROADCAST_MAC = b"\xff" * 6
+NONCE_LIFE = 30.0
+INVITE_FIRST = 0.02
+INVITE_LAST = 0.1
+MAX_HOSTS = 4096
+MAX_REMEMBERED = 16384
+# Answers and signature checks that unknown senders can cause, per port and second.
+ANSWER_RATE = 200.0
+
+
+class JoinConfig(NamedTuple):
+    """Times in seconds: beacon interval, refresh asked of hosts, attachment life (about 3 missed)."""
+
+    beacon: float = 1.0
+    refresh: float = 4.0
+    lifetime: float = 14.0
+    expect_for: float = 120.0
+
+
+class AttachedHost:
+    """One host at this router; `record` is its signed JOIN, `accept` our answer to it."""
+
+    __slots__ = ("hid", "port", "mac", "seq", "nonce", "record", "accept", "expires")
+
+    def __init__(self, hid: XID, port: int, join: jm.Join, accept: bytes, expires: float) -> None:
+        self.hid = hid
+        self.port = port
+        self.mac = join.mac
+        self.seq = join.seq
+        self.nonce = join.nonce
+        self.record = join.raw
+        self.accept = accept
+        self.expires = expires
+
+
+class _Expectation:
+    """An INVITE that goes out at `port` until its host joins or `until` passes."""
+
+    __slots__ = ("port", "nonce", "message", "due", "delay", "until")
+
+    def __init__(self, port: int, nonce: bytes, message: bytes, now: float, until: float) -> None:
+        self.port = port
+        self.nonce = nonce
+        self.message = message
+        self.due = now
+        self.delay = INVITE_FIRST
+        self.until = until
+
+
+class _Bucket:
+    """A token bucket of one second's worth: bounds work done for senders not yet proved."""
+
+    __slots__ = ("tokens", "at")
+
+    def __init__(self, now: float) -> None:
+        self.tokens = ANSWER_RATE
+        self.at = now
+
+    def take(self, now: float) -> bool:
+        self.tokens = min(ANSWER_RATE, self.tokens + (now - self.at) * ANSWER_RATE)
+        self.at = now
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+
+class RouterJoin:
+    """Attachment service of one router on its ports (`ports`: index -> MTU in bytes)."""
+
+    def __init__(
+        self,
+        hid_key: KeyPair,
+        ad: XID,
+        ad_public: bytes,
+        cert: bytes,
+        rng: Random,
+        *,
+        ports: Mapping[int, int] | None = None,
+        caps: int = jm.Caps.ACCEPTS_HOSTS,
+        config: JoinConfig | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`ad_public` (32 bytes) and `cert` (64 bytes, membership.issue) prove that we belong to `ad`.
+
+        `rng` jitters timers; nonces come from `entropy`, since they must differ after a restart.
+        """
+        self.hid = hid_key.xid(XidType.HID)
+        self.ad = ad
+        self.hosts: dict[bytes, AttachedHost] = {}
+        self.stats = {"malformed": 0, "forged": 0, "replayed": 0, "limited": 0, "joins": 0}
+        self._key = hid_key
+        self._credentials = pack_credentials(hid_key.public, ad_public, cert)
+        self._rng = rng
+        self._caps = caps
+        self._config = config or JoinConfig()
+        self._entropy = entropy
+        self._instance = int.from_bytes(entropy(8), "big")
+        self._nonce = self._previous_nonce = entropy(8)
+        self._nonce_until: float | None = None
+        self._ports: dict[int, int] = dict(ports or {})
+        self._beacons: dict[int, bytes] = {}
+        self._beacon_at: dict[int, float] = {}
+        self._buckets: dict[int, _Bucket] = {}
+        self._last_seq: dict[bytes, int] = {}
+        self._expected: dict[bytes, _Expectation] = {}
+        self._next_expiry: float | None = None
+        self._effects: list[Effect] = []
+
+    def effects(self) -> list[Effect]:
+        """Return what to do since the last call, in order."""
+        out, self._effects = self._effects, []
+        return out
+
+    # ---- ports --------------------------------------------------------------------------------
+
+    def link_up(self, port: int, now: float, *, mtu: int | None = None) -> None:
+        """The link of `port` is up: a beacon at once, then one each interval. Call for each port at start."""
+        if mtu is not None or port not in self._ports:
+            self._ports[port] = mtu or 1500
+            self._beacons.pop(port, None)
+        self._send_beacon(port, BROADCAST_MAC, now)
+        self._beacon_at[port] = now + self._config.beacon * self._rng.uniform(0.95, 1.05)
+
+    def link_down(self, port: int, now: float) -> None:
+        """The link of `port` is down: no beacons; the hosts there age out unless they come back."""
+        self._beacon_at.pop(port, None)
+
+    def close(self, now: float) -> None:
+        """The router shuts down: tell the hosts at all ports to look for another one."""
+        leave = jm.pack_leave(self._key, from_router=True, instance=self._instance)
+        for port in self._ports:
+            self._effects.append(SendJoin(port, BROADCAST_MAC, leave))
+        self._beacon_at.clear()
+        self._expected.clear()
+
+    # ---- attached hosts -----------------------------------------------------------------------
+
+    def expect(self, hid: XID, port: int, now: float) -> None:
+        """Invite the host `hid` at `port` at once and on a short timer, until it joins there.
+
+        A guest that resumes finds the INVITE waiting. Its next JOIN yields HostJoined even when
+        the host was attached here before. Given up after `config.expect_for` seconds.
+        """
+        if port not in self._ports:
+            self._ports[port] = 1500
+        nonce = self._entropy(8)
+        message = self._sign_beacon(port, nonce, hid.id)
+        self._expected[hid.id] = _Expectation(port, nonce, message, now, now + self._config.expect_for)
+        self._invite(now)
+
+    def detach(self, hid: XID, now: float, *, tell: bool = False) -> None:
+        """Forget `hid` (also an expectation of it); with `tell` it is sent a LEAVE."""
+        self._expected.pop(hid.id, None)
+        host = self.hosts.get(hid.id)
+        if host is None:
+            return
+        if tell:
+            leave = jm.pack_leave(
+                self._key, from_router=True, peer=hid.id, instance=self._instance, seq=host.seq
+            )
+            self._effects.append(SendJoin(host.port, host.mac, leave))
+        self._remove(host, "detached")
+
+    def moved(self, hid: XID, seq: int) -> None:
+        """Routing knows a newer attachment of `hid`: drop ours if older, refuse JOINs up to `seq`."""
+        host = self.hosts.get(hid.id)
+        if host is not None and host.seq < seq:
+            self._remove(host, "moved")
+        self._remember(hid.id, seq)
+
+    def _remove(self, host: AttachedHost, reason: str) -> None:
+        del self.hosts[host.hid.id]
+        self._effects.append(ForgetNeighbour(host.port, host.hid.key))
+        self._effects.append(HostLeft(host.hid, host.port, reason))
+
+    def _remember(self, host: bytes, seq: int) -> None:
+        """Keep the highest sequence number seen of each HID; the longest unheard go first."""
+        seq = max(seq, self._last_seq.pop(host, 0))
+        if len(self._last_seq) >= MAX_REMEMBERED:
+            del self._last_seq[next(iter(self._last_seq))]
+        self._last_seq[host] = seq
+
+    # ---- input --------------------------------------------------------------------------------
+
+    def receive(self, port: int, src_mac: bytes, payload: bytes | bytearray | memoryview, now: float) -> None:
+        """Take the payload of a 0x9991 frame that came in at `port` from `src_mac`. Never raises."""
+        try:
+            message = jm.parse(payload)
+            if isinstance(message, jm.Join):
+                self._on_join(port, bytes(src_mac), message, now)
+            elif isinstance(message, jm.Solicit):
+                if self._may_answer(port, now):
+                    self._send_beacon(port, bytes(src_mac), now)
+            elif isinstance(message, jm.Leave):
+                self._on_leave(port, message, now)
+        except WireError:
+            self.stats["malformed"] += 1
+        except IdentityError as error:
+            self.stats["forged"] += 1
+            self._effects.append(Log("warning", f"join message at port {port} refused: {error}"))
+
+    def _may_answer(self, port: int, now: float) -> bool:
+        bucket = self._buckets.get(port)
+        if bucket is None:
+            bucket = self._buckets[port] = _Bucket(now)
+        if bucket.take(now):
+            return True
+        self.stats["limited"] += 1
+        return False
+
+    def _on_join(self, port: int, src_mac: bytes, join: jm.Join, now: float) -> None:
+        hid = keys.xid_of(join.public, XidType.HID)
+        known = self.hosts.get(hid.id)
+        if known is not None and known.record == join.raw and known.port == port:
+            if self._may_answer(port, now):
+                self._effects.append(SendJoin(port, known.mac, known.accept))
+            return
+        if not self._may_answer(port, now):
+            return
+        ours = join.router == self.hid.id and join.ad == self.ad.id
+        if not ours or not self._fresh(join.nonce, hid, known, now):
+            self._send_beacon(port, src_mac, now)
+            return
+        if join.mac != src_mac:
+            raise IdentityError(f"a JOIN of {hid} for another MAC than it came from")
+        if not jm.authentic(join, join.public):
+            raise IdentityError(f"a JOIN is not signed by {hid}")
+        last = self._last_seq.get(hid.id, 0)
+        if join.seq <= last:
+            self.stats["replayed"] += 1
+            self._effects.append(SendJoin(port, src_mac, self._verdict(port, hid, join, last)))
+            return
+        self._accept(port, hid, join, known, now)
+
+    def _fresh(self, nonce: bytes, hid: XID, known: AttachedHost | None, now: float) -> bool:
+        """Whether a JOIN's nonce is of a recent beacon, of our INVITE to `hid` or of its attachment."""
+        self._rotate_nonce(now)
+        expected = self._expected.get(hid.id)
+        return (
+            nonce in (self._nonce, self._previous_nonce)
+            or (expected is not None and nonce == expected.nonce)
+            or (known is not None and nonce == known.nonce)
+        )
+
+    def _accept(self, port: int, hid: XID, join: jm.Join, known: AttachedHost | None, now: float) -> None:
+        self._remember(hid.id, join.seq)
+        if known is None and len(self.hosts) >= MAX_HOSTS:
+            self._effects.append(SendJoin(port, join.mac, self._verdict(port, hid, join, 0, jm.Code.FULL)))
+            return
+        accept = self._verdict(port, hid, join, 0, jm.Code.ACCEPTED)
+        expires = now + self._config.lifetime
+        host = self.hosts[hid.id] = AttachedHost(hid, port, join, accept, expires)
+        if self._next_expiry is None or expires < self._next_expiry:
+            self._next_expiry = expires
+        self.stats["joins"] += 1
+        expected = self._expected.get(hid.id)
+        if expected is not None and expected.port == port:
+            del self._expected[hid.id]
+        else:
+            expected = None
+        self._effects.append(SendJoin(port, join.mac, accept))
+        unmoved = known is not None and (known.port, known.mac) == (port, join.mac)
+        if unmoved and join.flags & jm.FLAG_REFRESH and expected is None:
+            return
+        if known is not None and known.port != port:
+            self._effects.append(ForgetNeighbour(known.port, hid.key))
+        self._effects.append(SetNeighbour(port, hid.key, join.mac))
+        self._effects.append(HostJoined(hid, port, host.mac, host.seq, host.record))
+
+    def _verdict(
+        self, port: int, hid: XID, join: jm.Join, last: int, code: jm.Code = jm.Code.STALE_SEQUENCE
+    ) -> bytes:
+        return jm.pack_accept(
+            self._key,
+            credentials=self._credentials,
+            host=hid.id,
+            seq=join.seq,
+            code=code,
+            last_seq=last,
+            refresh_ms=int(self._config.refresh * 1000),
+            lifetime_ms=int(self._config.lifetime * 1000),
+            mtu=self._ports.get(port, 1500),
+        )
+
+    def _on_leave(self, port: int, leave: jm.Leave, now: float) -> None:
+        if leave.from_router or leave.peer != self.hid.id:
+            return
+        host = self.hosts.get(keys.xid_of(leave.public, XidType.HID).id)
+        if host is None or host.port != port or leave.seq <= host.seq:
+            return
+        if not self._may_answer(port, now):
+            return
+        if not jm.authentic(leave, leave.public):
+            raise IdentityError(f"a LEAVE is not signed by {host.hid}")
+        self._remember(host.hid.id, leave.seq)
+        self._remove(host, "left")
+
+    # ---- beacons and timers ---------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`."""
+        for port, due in list(self._beacon_at.items()):
+            if due <= now:
+                self._send_beacon(port, BROADCAST_MAC, now)
+                self._beacon_at[port] = now + self._config.beacon * self._rng.uniform(0.95, 1.05)
+        if self._expected:
+            self._invite(now)
+        if self._next_expiry is not None and self._next_expiry <= now:
+            for host in [h for h in self.hosts.values() if h.expires <= now]:
+                self._remove(host, "timeout")
+            self._next_expiry = min((h.expires for h in self.hosts.values()), default=None)
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do, or None."""
+        due = list(self._beacon_at.values())
+        due += [e.due for e in self._expected.values()]
+        if self._next_expiry is not None:
+            due.append(self._next_expiry)
+        return min(due, default=None)
+
+    def _invite(self, now: float) -> None:
+        for host, expected in list(self._expected.items()):
+            if expected.due > now:
+                continue
+            if now >= expected.until:
+                del self._expected[host]
+                self._effects.append(Log("warning", f"HID:{host.hex()} was invited but did not join"))
+                continue
+            self._effects.append(SendJoin(expected.port, BROADCAST_MAC, expected.message))
+            expected.due = now + expected.delay
+            expected.delay = min(INVITE_LAST, expected.delay * 2)
+
+    def _rotate_nonce(self, now: float) -> None:
+        """Take a new nonce every NONCE_LIFE seconds; the one before it stays good as long again."""
+        if self._nonce_until is None:
+            self._nonce_until = now + NONCE_LIFE
+        if now < self._nonce_until:
+            return
+        if now < self._nonce_until + NONCE_LIFE:
+            self._previous_nonce = self._nonce
+            self._nonce = self._entropy(8)
+        else:
+            self._nonce = self._previous_nonce = self._entropy(8)
+        self._nonce_until = now + NONCE_LIFE
+        self._beacons.clear()
+
+    def _send_beacon(self, port: int, mac: bytes, now: float) -> None:
+        """Send the port's beacon; it is signed once for each nonce, so hosts can compare bytes."""
+        self._rotate_nonce(now)
+        message = self._beacons.get(port)
+        if message is None:
+            message = self._beacons[port] = self._sign_beacon(port, self._nonce, jm.NOBODY)
+        self._effects.append(SendJoin(port, mac, message))
+
+    def _sign_beacon(self, port: int, nonce: bytes, target: bytes) -> bytes:
+        return jm.pack_beacon(
+            self._key,
+            credentials=self._credentials,
+            instance=self._instance,
+            nonce=nonce,
+            interval_ms=int(self._config.beacon * 1000),
+            mtu=self._ports.get(port, 1500),
+            caps=self._caps,
+            target=target,
+        )
