@@ -1,0 +1,216 @@
+"""The plan of a lab: everything that `apply` will make, as plain sorted data.
+
+A plan is a pure function of the topology and the seed: two calls give the same plan, byte for byte in JSON.
+It holds no private keys (they are derived again from the seed when the lab is made).
+Units: rates bit/s, times nanoseconds, shares parts per million, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from xiatb.lab.paths import netns_name
+
+
+@dataclass(frozen=True)
+class Impairment:
+    """What happens to frames in one direction of a link."""
+
+    rate: int | None = None
+    """bit/s of Ethernet frames; None: not shaped."""
+    delay: int = 0
+    jitter: int = 0
+    """uniformly distributed around the delay, +- this many nanoseconds; frames may overtake each other."""
+    loss: int = 0
+    duplicate: int = 0
+    reorder: int = 0
+    """share of frames that skip the delay."""
+    queue: int = 262144
+    """bytes that wait for the shaper before frames are dropped at the tail."""
+
+    @property
+    def needs_delay_line(self) -> bool:
+        """True when something other than rate is asked for."""
+        return bool(self.delay or self.jitter or self.loss or self.duplicate or self.reorder)
+
+
+@dataclass(frozen=True)
+class PortPlan:
+    """One interface of a node process, in the order in which the Click graph numbers them."""
+
+    name: str
+    mac: str
+    mtu: int
+    role: str
+    """"internal" (xia0r), "link" or "guest" (a tap)."""
+    altname: str
+    """readable, unique mark of ownership on the interface."""
+    link: int | None = None
+    guest: str | None = None
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One Mininet node with its node process."""
+
+    name: str
+    index: int
+    kind: str
+    hid: str
+    ad: str | None
+    """its AD's XID ("AD:..."): own AD of routers and hypervisors; None for hosts, which join."""
+    ad_name: str | None
+    ad_public: str | None
+    """hex of the AD's raw public key; None for hosts."""
+    ad_cert: str | None
+    """hex of the AD's signature that this HID is a member; None for hosts."""
+    dag: str
+    """expected locator (RE form); hosts': in the AD of the first router that they are linked to."""
+    ports: tuple[PortPlan, ...]
+    seed: int
+    click: str | None = None
+    """a Click file of the user's own for this node, absolute."""
+    migration_sid: str | None = None
+    """SID of the migration daemon, hypervisors only; key in keys/migrated-NAME.pem."""
+    uuid: str | None = None
+    """hypervisors only: libvirt's host_uuid."""
+
+
+@dataclass(frozen=True)
+class EndPlan:
+    """One end of a link."""
+
+    node: str
+    port: str
+
+
+@dataclass(frozen=True)
+class LinkPlan:
+    """A veth pair between two nodes; `forward` holds from `a` to `b`."""
+
+    index: int
+    a: EndPlan
+    b: EndPlan
+    mtu: int
+    forward: Impairment
+    backward: Impairment
+
+    @property
+    def name(self) -> str:
+        return f"{self.a.node}:{self.a.port}--{self.b.node}:{self.b.port}"
+
+    @property
+    def needs_delay_line(self) -> bool:
+        return self.forward.needs_delay_line or self.backward.needs_delay_line
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """A service in a guest; key in keys/guest-GUEST-NAME.pem."""
+
+    name: str
+    kind: str
+    sid: str
+    options: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GuestPlan:
+    """A QEMU guest. Its tap exists under the same name on every hypervisor."""
+
+    name: str
+    index: int
+    uuid: str
+    on: str
+    hid: str
+    mac: str
+    tap: str
+    mtu: int
+    memory_mib: int
+    vcpus: int
+    dag: str
+    """expected locator on its first host (RE form)."""
+    seed: int
+    services: tuple[ServicePlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class AdPlan:
+    """An administrative domain."""
+
+    name: str
+    xid: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole lab."""
+
+    lab: str
+    seed: int
+    topology: str
+    """absolute path of the file it was made from."""
+    accel: str
+    data_plane: str
+    ads: tuple[AdPlan, ...]
+    nodes: tuple[NodePlan, ...]
+    links: tuple[LinkPlan, ...]
+    guests: tuple[GuestPlan, ...]
+    names: dict[str, str]
+    """name -> DAG (RE form): NODE.LAB.xia, GUEST.LAB.xia and SERVICE.GUEST.LAB.xia."""
+
+    def node(self, name: str) -> NodePlan:
+        """Raises KeyError when there is none of that name."""
+        return {node.name: node for node in self.nodes}[name]
+
+    def guest(self, name: str) -> GuestPlan:
+        """Raises KeyError when there is none of that name."""
+        return {guest.name: guest for guest in self.guests}[name]
+
+    def kind(self, *kinds: str) -> list[NodePlan]:
+        """Nodes of the given kinds, in order."""
+        return [node for node in self.nodes if node.kind in kinds]
+
+    def netns(self, node: str) -> str:
+        """Name of the node's namespace under /run/netns."""
+        return netns_name(self.lab, node)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `Plan.from_json` is its inverse."""
+        return dataclasses.asdict(self)
+
+    def dumps(self) -> str:
+        return json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        """The plan that `to_json` gave. Raises KeyError or TypeError on anything else."""
+        return cls(
+            lab=data["lab"],
+            seed=data["seed"],
+            topology=data["topology"],
+            accel=data["accel"],
+            data_plane=data["data_plane"],
+            ads=tuple(AdPlan(**ad) for ad in data["ads"]),
+            nodes=tuple(_node(node) for node in data["nodes"]),
+            links=tuple(_link(link) for link in data["links"]),
+            guests=tuple(_guest(guest) for guest in data["guests"]),
+            names=dict(data["names"]),
+        )
+
+
+def _node(data: dict[str, Any]) -> NodePlan:
+    return NodePlan(**{**data, "ports": tuple(PortPlan(**port) for port in data["ports"])})
+
+
+def _link(data: dict[str, Any]) -> LinkPlan:
+    ends = {key: EndPlan(**data[key]) for key in ("a", "b")}
+    directions = {key: Impairment(**data[key]) for key in ("forward", "backward")}
+    return LinkPlan(**{**data, **ends, **directions})
+
+
+def _guest(data: dict[str, Any]) -> GuestPlan:
+    return GuestPlan(**{**data, "services": tuple(ServicePlan(**service) for service in data["services"])})

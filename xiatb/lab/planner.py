@@ -1,0 +1,219 @@
+"""From a topology to a plan: names, ports, MACs, XIDs and impairments are decided here, purely."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from xiatb.errors import InvalidFileError
+from xiatb.lab.check import split_endpoint
+from xiatb.lab.keys import KeyRing
+from xiatb.lab.load import Topology
+from xiatb.lab.plan import (
+    AdPlan,
+    EndPlan,
+    GuestPlan,
+    Impairment,
+    LinkPlan,
+    NodePlan,
+    Plan,
+    PortPlan,
+    ServicePlan,
+)
+from xiatb.lab.topology import GuestFile, ImpairmentFile, LinkDefaults, LinkFile, NodeFile, TopologyFile
+from xiatb.wire.dag import DAG
+from xiatb.wire.xid import XidType
+
+_QEMU_OUI = bytes.fromhex("525400")
+
+
+def make_plan(topology: Topology, *, lab: str | None = None, seed: int | None = None) -> Plan:
+    """The plan of a topology. `lab` and `seed` override the file's. Deterministic."""
+    file = topology.file
+    return _Planner(file, topology.path, lab or file.name, file.seed if seed is None else seed).plan()
+
+
+class _Planner:
+    """One planning; holds the intermediate tables."""
+
+    def __init__(self, file: TopologyFile, path: Path, lab: str, seed: int) -> None:
+        self.file = file
+        self.path = path
+        self.lab = lab
+        self.seed = seed
+        self.ring = KeyRing(seed, lab)
+        self.ports: dict[str, dict[int, int]] = defaultdict(dict)
+        """node -> port number -> link index"""
+        self.ends = self._assign_ports()
+
+    def plan(self) -> Plan:
+        links = tuple(self._link(index, link) for index, link in enumerate(self.file.links))
+        nodes = tuple(
+            self._node(index, name, node, links)
+            for index, (name, node) in enumerate(sorted(self.file.nodes.items()))
+        )
+        guests = tuple(
+            self._guest(index, name, guest)
+            for index, (name, guest) in enumerate(sorted(self.file.guests.items()))
+        )
+        used = {node.ad for node in self.file.nodes.values() if node.ad and node.kind != "host"}
+        ads = sorted(used | set(self.file.ads))
+        return Plan(
+            lab=self.lab,
+            seed=self.seed,
+            topology=str(self.path),
+            accel=self.file.accel,
+            data_plane=self.file.data_plane,
+            ads=tuple(AdPlan(ad, str(self.ring.xid(f"ad-{ad}", XidType.AD))) for ad in ads),
+            nodes=nodes,
+            links=links,
+            guests=guests,
+            names=self._names(nodes, guests),
+        )
+
+    def _assign_ports(self) -> list[list[EndPlan]]:
+        """Named ports first; the others get the lowest free number, in file order."""
+        parsed = [[split_endpoint(end) for end in link.endpoints] for link in self.file.links]
+        for index, pair in enumerate(parsed):
+            for end in pair:
+                if end is not None and end[1] is not None:
+                    self.ports[end[0]][end[1]] = index
+        result: list[list[EndPlan]] = []
+        for index, pair in enumerate(parsed):
+            ends = []
+            for end in pair:
+                assert end is not None
+                node, port = end
+                if port is None:
+                    taken = self.ports[node]
+                    port = next(number for number in range(len(taken) + 1) if number not in taken)
+                    taken[port] = index
+                ends.append(EndPlan(node, f"eth{port}"))
+            result.append(ends)
+        return result
+
+    def _link(self, index: int, link: LinkFile) -> LinkPlan:
+        defaults = self.file.defaults.link
+        a, b = self.ends[index]
+        return LinkPlan(
+            index=index,
+            a=a,
+            b=b,
+            mtu=link.mtu or defaults.mtu,
+            forward=_impairment(link.forward, link, defaults),
+            backward=_impairment(link.backward, link, defaults),
+        )
+
+    def _node(self, index: int, name: str, node: NodeFile, links: tuple[LinkPlan, ...]) -> NodePlan:
+        hid = self.ring.xid(name, XidType.HID)
+        ports = [self._port(name, number, links[link]) for number, link in sorted(self.ports[name].items())]
+        ad = node.ad if node.kind != "host" else None
+        hypervisor = node.kind == "hypervisor"
+        if hypervisor:
+            ports += [self._tap(name, index) for index in range(len(self.file.guests))]
+        return NodePlan(
+            name=name,
+            index=index,
+            kind=node.kind,
+            hid=str(hid),
+            ad=str(self.ring.xid(f"ad-{ad}", XidType.AD)) if ad else None,
+            ad_name=self._ad_of(name),
+            ad_public=self.ring.key(f"ad-{ad}").public.hex() if ad else None,
+            ad_cert=self.ring.member(ad, hid).hex() if ad else None,
+            dag=self._locator(name, name),
+            ports=tuple(ports),
+            seed=self.ring.number("node", name),
+            click=self._click(name, node),
+            migration_sid=str(self.ring.xid(f"migrated-{name}", XidType.SID)) if hypervisor else None,
+            uuid=self.ring.uuid("host", name) if hypervisor else None,
+        )
+
+    def _port(self, node: str, number: int, link: LinkPlan) -> PortPlan:
+        name = f"eth{number}"
+        return PortPlan(
+            name, self.ring.mac(node, name), link.mtu, "link", f"xiatb:{self.lab}:{node}:{name}", link=link.index
+        )
+
+    def _tap(self, node: str, index: int) -> PortPlan:
+        guest, file = sorted(self.file.guests.items())[index]
+        name = f"tap{index}"
+        mac = self.ring.mac(node, name)
+        return PortPlan(
+            name, mac, self._guest_mtu(file), "guest", f"xiatb:{self.lab}:{node}:{name}", guest=guest
+        )
+
+    def _click(self, name: str, node: NodeFile) -> str | None:
+        if node.click is None:
+            return None
+        path = (self.path.parent / node.click).resolve()
+        if not path.is_file():
+            raise InvalidFileError(f"{self.path}: nodes.{name}.click: no such file: {path}")
+        return str(path)
+
+    def _ad_of(self, name: str) -> str | None:
+        """A gateway's own AD; a host's AD of the file, or that of the first gateway on its links."""
+        node = self.file.nodes[name]
+        if node.ad is not None:
+            return node.ad
+        for _number, link in sorted(self.ports[name].items()):
+            for end in self.ends[link]:
+                other = self.file.nodes[end.node]
+                if other.kind != "host" and other.ad is not None:
+                    return other.ad
+        return None
+
+    def _locator(self, owner: str, at: str) -> str:
+        ad = self._ad_of(at)
+        hid = self.ring.xid(owner, XidType.HID)
+        return str(DAG.host(self.ring.xid(f"ad-{ad}", XidType.AD), hid) if ad else DAG.chain(hid))
+
+    def _guest_mtu(self, guest: GuestFile) -> int:
+        return guest.mtu or self.file.defaults.guest.mtu or self.file.defaults.link.mtu
+
+    def _guest(self, index: int, name: str, guest: GuestFile) -> GuestPlan:
+        defaults = self.file.defaults.guest
+        owner = f"guest-{name}"
+        services = []
+        for service in guest.services:
+            label = service.name or service.kind
+            sid = str(self.ring.xid(f"{owner}-{label}", XidType.SID))
+            rates = {"memory": service.memory, "disk": service.disk}
+            options = {key: value for key, value in rates.items() if value is not None}
+            services.append(ServicePlan(label, service.kind, sid, options))
+        return GuestPlan(
+            name=name,
+            index=index,
+            uuid=self.ring.uuid(owner),
+            on=guest.on,
+            hid=str(self.ring.xid(owner, XidType.HID)),
+            mac=self.ring.mac(owner, prefix=_QEMU_OUI),
+            tap=f"tap{index}",
+            mtu=self._guest_mtu(guest),
+            memory_mib=(guest.memory or defaults.memory) // 2**20,
+            vcpus=guest.vcpus or defaults.vcpus,
+            dag=self._locator(owner, guest.on),
+            seed=self.ring.number(owner),
+            services=tuple(services),
+        )
+
+    def _names(self, nodes: tuple[NodePlan, ...], guests: tuple[GuestPlan, ...]) -> dict[str, str]:
+        names = {f"{node.name}.{self.lab}.xia": node.dag for node in nodes}
+        for guest in guests:
+            names[f"{guest.name}.{self.lab}.xia"] = guest.dag
+            for service in guest.services:
+                sid = self.ring.xid(f"guest-{guest.name}-{service.name}", XidType.SID)
+                ad, hid = DAG.parse(guest.dag).intent_ad, DAG.parse(guest.dag).intent_hid
+                if ad is not None and hid is not None:
+                    names[f"{service.name}.{guest.name}.{self.lab}.xia"] = str(DAG.service(ad, hid, sid))
+        return dict(sorted(names.items()))
+
+
+def _impairment(direction: ImpairmentFile, link: LinkFile, defaults: LinkDefaults) -> Impairment:
+    """What is written nearest counts: direction, link, defaults."""
+    chosen = {}
+    for key in ("rate", "delay", "jitter", "loss", "duplicate", "reorder", "queue"):
+        written = (getattr(layer, key) for layer in (direction, link, defaults))
+        value = next((value for value in written if value is not None), None)
+        if value is not None:
+            chosen[key] = value
+    return Impairment(**chosen)
