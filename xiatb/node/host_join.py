@@ -50,6 +50,7 @@ class HostJoin:
         self.hid = hid_key.xid(XidType.HID)
         self.ports: dict[int, bytes] = dict(ports or {})
         self.attachment: Attachment | None = None
+        self.closed = False
         self.stats = {"malformed": 0, "forged": 0, "joins": 0, "accepts": 0, "signed": 0, "verified": 0}
         self._key = hid_key
         self._rng = rng
@@ -60,6 +61,7 @@ class HostJoin:
         self._solicit_at: float | None = None
         self._solicit_delay = RETRY_FIRST
         self._trusted: dict[bytes, bytes] = {}  # credentials -> the router's beacon verified last
+        self._invited_by = b""
         self._effects: list[Effect] = []
 
     def effects(self) -> list[Effect]:
@@ -81,6 +83,8 @@ class HostJoin:
 
     def kick(self, port: int, now: float) -> None:
         """The link of `port` came up or the guest was told that it moved: look around at once."""
+        if self.closed:
+            return
         at = self.attachment
         if at is not None and at.port == port:
             at.suspect = True
@@ -95,7 +99,8 @@ class HostJoin:
             self._lose(now, f"link of port {port} is down")
 
     def leave(self, now: float) -> None:
-        """End the attachment (the host shuts down); tells the router."""
+        """End the attachment (the host shuts down); tells the router. Nothing is joined after it."""
+        self.closed = True
         self._attempts.clear()
         self._solicit_at = None
         if self.attachment is not None:
@@ -105,6 +110,8 @@ class HostJoin:
 
     def receive(self, port: int, src_mac: bytes, payload: bytes | bytearray | memoryview, now: float) -> None:
         """Take the payload of a 0x9991 frame that came in at `port` from `src_mac`. Never raises."""
+        if self.closed:
+            return
         try:
             message = jm.parse(payload)
             if isinstance(message, jm.Beacon):
@@ -156,7 +163,7 @@ class HostJoin:
             return
         if at is not None and beacon.target == jm.NOBODY and not at.suspect and now < at.silent_at():
             return
-        if at is not None and ours and at.beacon.raw == beacon.raw:
+        if ours and self._invited_by == beacon.raw:
             return  # the INVITE that led here, repeated
         running = self._attempts.get(beacon.credentials)
         if running is not None and running.beacon.nonce == beacon.nonce and running.port == port:
@@ -275,6 +282,8 @@ class HostJoin:
     def _attach(self, new: Attachment, attempt: Attempt, now: float) -> None:
         old = self.attachment
         self.attachment = new
+        if attempt.beacon.target != jm.NOBODY:
+            self._invited_by = attempt.beacon.raw
         self.stats["accepts"] += 1
         self._solicit_at = None
         same = old is not None and (old.member, old.port) == (new.member, new.port)
