@@ -1,0 +1,212 @@
+"""Two throw-away hypervisor hosts for guest tests: libvirtd in its own network and mount namespaces, a migration
+daemon beside it, and a guest that is one boot sector and counts on its serial port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from xiatb.identity.keys import KeyPair
+from xiatb.migration.config import DaemonConfig, Peer
+from xiatb.wire.xid import XidType
+
+# Real mode: writes a counter to 32 pages from 0x10000 on; every 16384 rounds prints (counter >> 14) & 255 in hex.
+BOOT = bytes.fromhex(
+    "fa31c08ed88ec08ed0bc00706631dbb800108ec02666891e00000500013d003072f0664366f7c3ff3f000075e2"
+    "6689d966c1e90ebaf80388c8c0e804e80c0088c8240fe80500b00aeeebc404303c3976020427eec3"
+)
+LIBVIRTD_CONF = 'listen_tls = 0\nunix_sock_rw_perms = "0700"\nauth_unix_ro = "none"\nauth_unix_rw = "none"\n'
+QEMU_CONF = (
+    'user = "root"\ngroup = "root"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = "none"\n'
+    'namespaces = []\ncgroup_controllers = []\nseccomp_sandbox = 0\nstdio_handler = "file"\n'
+)
+PRIVATE = ("/run", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/etc/libvirt")
+XML = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>{mib}</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os><features><acpi/><apic/></features>
+<devices><controller type='usb' model='none'/><memballoon model='none'/>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
+<serial type='file'><source path='/var/log/libvirt/serial' append='on'/></serial></devices></domain>"""  # noqa: E501
+
+
+class Hypervisor:
+    """One host. `start` takes a few seconds: libvirtd probes QEMU."""
+
+    def __init__(self, name: str, base: Path) -> None:
+        self.name = name
+        self.base = base
+        self.key = KeyPair.generate()
+        self.sid = self.key.xid(XidType.SID)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.holder = 0
+
+    @property
+    def socket(self) -> Path:
+        return self.base / f"{self.name}.migrated"
+
+    @property
+    def carrier(self) -> Path:
+        return self.base / f"{self.name}.xia"
+
+    def enter(self, *argv: str) -> list[str]:
+        return ["nsenter", "-t", str(self.holder), "-n", "-m", "--", *argv]
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        done = subprocess.run(self.enter(*argv), capture_output=True, text=True, check=False, timeout=60)
+        if check and done.returncode:
+            raise RuntimeError(f"{argv}: {done.stderr}")
+        return done.stdout
+
+    def start_libvirtd(self) -> None:
+        holder = subprocess.Popen(["unshare", "-n", "-m", "--propagation", "private", "sleep", "infinity"])
+        self._processes.append(holder)
+        self.holder = holder.pid
+        _wait(lambda: Path(f"/proc/{holder.pid}/comm").read_text().strip() == "sleep", 5, "unshare")
+        for place in PRIVATE:
+            self.run("mkdir", "-p", place)
+            self.run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place)
+        self.run(
+            "mkdir", "-p", "/run/libvirt", "/run/xtb", "/var/lib/libvirt/images", "/etc/libvirt/qemu/networks"
+        )
+        self.run("ip", "link", "set", "lo", "up")
+        self.write("/etc/libvirt/libvirtd.conf", LIBVIRTD_CONF + f'host_uuid = "{uuid.uuid4()}"\n')
+        self.write("/etc/libvirt/qemu.conf", QEMU_CONF)
+        self.spawn("libvirtd", "/usr/sbin/libvirtd", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file",
+                   "/run/libvirt/l.pid")  # fmt: skip
+
+    def wait_libvirtd(self) -> None:
+        _wait(
+            lambda: Path(f"/proc/{self.holder}/root/run/libvirt/libvirt-sock").exists(),
+            20,
+            "libvirtd's socket",
+        )
+
+    def write(self, path: str, text: str) -> None:
+        Path(f"/proc/{self.holder}/root{path}").write_text(text)
+
+    def spawn(
+        self, what: str, *argv: str, env: dict[str, str] | None = None, fds: tuple[int, ...] = ()
+    ) -> None:
+        log = (self.base / f"{self.name}.{what}.log").open("ab")
+        self._processes.append(
+            subprocess.Popen(
+                self.enter(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=fds,
+                env={**os.environ, **(env or {})}, start_new_session=True,
+            )
+        )  # fmt: skip
+
+    def start_daemon(self, peers: list[Hypervisor]) -> None:
+        pem = self.base / f"{self.name}.pem"
+        self.key.save(pem)
+        config = DaemonConfig(
+            lab="t", host=self.name, key=pem, state_dir=self.base, socket=self.socket, carrier="unix",
+            listen=str(self.carrier), peers={p.name: Peer(p.name, p.sid, str(p.carrier)) for p in peers},
+        )  # fmt: skip
+        path = self.base / f"{self.name}.json"
+        path.write_text(json.dumps(config.to_json()))
+        reader, writer = os.pipe()
+        self.spawn("migrated", sys.executable, "-m", "xiatb.migration.daemon", str(path),
+                   env={"XIATB_READY_FD": str(writer)}, fds=(writer,))  # fmt: skip
+        self.daemon = self._processes[-1]
+        os.close(writer)
+        with os.fdopen(reader) as ready:
+            line = json.loads(ready.readline() or '{"ready": false}')
+        if not line["ready"]:
+            raise RuntimeError(f"{line} {self.log('migrated')}")
+
+    def log(self, what: str) -> str:
+        return (self.base / f"{self.name}.{what}.log").read_text()
+
+    def virsh(self, *argv: str, check: bool = True) -> str:
+        return self.run(
+            "virsh", "-q", "-c", "qemu:///system?socket=/run/libvirt/libvirt-sock", *argv, check=check
+        )
+
+    def start_guest(self, name: str, *, mib: int = 64, disk_mib: int = 16) -> str:
+        raw = self.base / f"{name}.raw"
+        raw.write_bytes(BOOT.ljust(510, b"\0") + b"\x55\xaa" + os.urandom((disk_mib << 20) - 512))
+        disk = f"/var/lib/libvirt/images/{name}.qcow2"
+        self.run("qemu-img", "convert", "-O", "qcow2", str(raw), disk)
+        self.write("/run/guest.xml", XML.format(name=name, uuid=uuid.uuid4(), mib=mib, disk=disk))
+        self.virsh("define", "/run/guest.xml")
+        self.virsh("start", name)
+        return disk
+
+    def serial(self) -> list[int]:
+        path = Path(f"/proc/{self.holder}/root/var/log/libvirt/serial")
+        text = path.read_text() if path.exists() else ""
+        return [int(line, 16) for line in text.split("\n")[:-1] if line]
+
+    def stop(self) -> None:
+        for line in self.virsh("list", "--name", check=False).split() if self.holder else []:
+            self.virsh("destroy", line, check=False)
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(true: Any, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        time.sleep(0.02)
+    raise TimeoutError(what)
+
+
+def wait_for(true: Any, seconds: float, what: str) -> None:
+    """Wait until `true()` holds."""
+    _wait(true, seconds, what)
+
+
+async def ask(socket: Path, on_event: Any = None, **request: Any) -> dict[str, Any]:
+    """One request to a daemon; the final answer, events go to `on_event`."""
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    writer.write(json.dumps({"id": 1, **request}).encode() + b"\n")
+    try:
+        while line := await reader.readline():
+            message = json.loads(line)
+            if "ok" in message:
+                return message
+            if on_event is not None:
+                on_event(message)
+    finally:
+        writer.close()
+    raise ConnectionResetError("the daemon closed the connection")
+
+
+def pair(base: Path) -> tuple[Hypervisor, Hypervisor]:
+    """Two hosts, libvirtd and daemons ready."""
+    base.mkdir(parents=True, exist_ok=True)
+    hosts = (Hypervisor("hv1", base), Hypervisor("hv2", base))
+    try:
+        for host in hosts:
+            host.start_libvirtd()
+        for host in hosts:
+            host.wait_libvirtd()
+        hosts[0].start_daemon([hosts[1]])
+        hosts[1].start_daemon([hosts[0]])
+    except BaseException:
+        for host in hosts:
+            host.stop()
+        raise
+    return hosts
+
+
+def remove(base: Path) -> None:
+    """Forget the files of a pair."""
+    shutil.rmtree(base, ignore_errors=True)

@@ -1,0 +1,100 @@
+"""How daemons reach each other: dial a peer, accept who dials; each gives a `Wire`.
+
+Every dialled stream has an ephemeral SID of its own, because a stream is named by its pair of SIDs; who is
+behind it is proved inside, by the handshake or a channel token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from xiatb.identity.keys import KeyPair
+from xiatb.migration.config import DaemonConfig, Peer
+from xiatb.migration.wirestream import AsyncioWire, Wire, XiaWire
+from xiatb.wire.dag import DAG
+
+OnWire = Callable[[Wire], Awaitable[None]]
+
+
+class Carrier(Protocol):
+    """Dials and accepts."""
+
+    async def serve(self, on_wire: OnWire) -> None:
+        """Start to accept; `on_wire` runs as a task for each stream and owns it."""
+
+    async def dial(self, peer: Peer) -> Wire:
+        """A new stream to the peer's daemon; raises OSError or XiatbError."""
+
+    async def close(self) -> None:
+        """Stop accepting."""
+
+
+class XiaCarrier:
+    """Streams over XIA, on the node whose control socket is given."""
+
+    def __init__(self, key: KeyPair, control: Path) -> None:
+        self._key = key
+        self._control = control
+        self._server: Any = None
+
+    async def serve(self, on_wire: OnWire) -> None:
+        """See Carrier; binds the daemon's SID."""
+        from xiatb.node import aio, stack
+
+        async def accept(reader: Any, writer: Any) -> None:
+            await on_wire(XiaWire(reader, writer))
+
+        self._server = await aio.start_server(accept, self._key, stack=stack.default(self._control))
+
+    async def dial(self, peer: Peer) -> Wire:
+        """See Carrier."""
+        from xiatb.node import aio, stack
+
+        reader, writer = await aio.open_connection(
+            DAG.parse(peer.address), stack=stack.default(self._control)
+        )
+        return XiaWire(reader, writer)
+
+    async def close(self) -> None:
+        """See Carrier."""
+        if self._server is not None:
+            self._server.close()
+
+
+class UnixCarrier:
+    """Streams over UNIX sockets: tests of daemons without a network between them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._server: asyncio.Server | None = None
+
+    async def serve(self, on_wire: OnWire) -> None:
+        """See Carrier."""
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await on_wire(AsyncioWire(reader, writer))
+
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(accept, str(self._path))
+
+    async def dial(self, peer: Peer) -> Wire:
+        """See Carrier."""
+        return AsyncioWire(*await asyncio.open_unix_connection(peer.address))
+
+    async def close(self) -> None:
+        """See Carrier."""
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def carrier_for(config: DaemonConfig, key: KeyPair) -> Carrier:
+    """The carrier that the configuration asks for."""
+    if config.carrier == "unix" or config.node_control is None:
+        return UnixCarrier(Path(config.listen))
+    return XiaCarrier(key, config.node_control)

@@ -1,0 +1,186 @@
+"""Bulk channels of one job: at the source accept libvirt's and QEMU's connections and open XIA streams for
+them in the same order; at the destination connect what arrives to the local socket behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xiatb.errors import XiatbError
+from xiatb.migration import frames, tokens
+from xiatb.migration.messages import Channel
+from xiatb.migration.relay import Observer, Relay, connect_unix, listen_unix
+from xiatb.migration.wirestream import Opener, Wire
+
+log = logging.getLogger("xiatb.migration")
+OPEN_S = 15.0
+DRAIN_S = 3.0
+
+
+class RelaySet:
+    """The relays of one job, alive and ended, by channel kind."""
+
+    def __init__(self) -> None:
+        self.relays: list[tuple[str, Relay]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, kind: str, relay: Relay) -> asyncio.Task[None]:
+        """Run a relay in a task of its own."""
+        self.relays.append((kind, relay))
+        task = asyncio.ensure_future(relay.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def moved(self, *kinds: str) -> int:
+        """Bytes carried from the source's side by channels of these kinds."""
+        return sum(relay.up.total for kind, relay in self.relays if kind in kinds)
+
+    def backlog(self) -> int:
+        """Bytes waiting in all relays now."""
+        return sum(relay.backlog() for _, relay in self.relays)
+
+    async def end(self, grace: float) -> None:
+        """Wait up to `grace` seconds for the relays to end by themselves, then reset them."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=5.0)
+
+    def report(self) -> dict[str, Any]:
+        """Bytes both ways, peak backlog and errors, by channel kind (as this side's local end saw them)."""
+        report: dict[str, Any] = {}
+        for kind, relay in self.relays:
+            entry = report.setdefault(
+                kind,
+                {"sent": 0, "received": 0, "peak_backlog_bytes": 0, "peak_backlog_ms": 0.0, "errors": []},
+            )
+            entry["sent"] += relay.up.total
+            entry["received"] += relay.down.total
+            entry["peak_backlog_bytes"] = max(entry["peak_backlog_bytes"], relay.up.peak_backlog)
+            entry["peak_backlog_ms"] = round(max(entry["peak_backlog_ms"], relay.up.peak_backlog_ms), 1)
+            if relay.error:
+                entry["errors"].append(relay.error)
+        return report
+
+
+class SourceChannels:
+    """The source's three listening sockets. Channels of a kind are opened one after the other, in order."""
+
+    def __init__(
+        self,
+        job: str,
+        granted: tuple[Channel, ...],
+        channel_key: bytes,
+        dial: Opener,
+        observers: dict[str, Callable[[], Observer]],
+        on_open: Callable[[str, int], None],
+    ) -> None:
+        self.relays = RelaySet()
+        self._job = job
+        self._key = channel_key
+        self._dial = dial
+        self._observers = observers
+        self._on_open = on_open
+        self._granted = {kind: [c for c in granted if c.kind == kind] for kind in ("rpc", "ram", "nbd")}
+        self._listeners: list[tuple[Path, socket.socket]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def listen(self, kind: str, path: Path) -> None:
+        """Listen at `path` for connections of `kind`; raises OSError."""
+        listener = listen_unix(path)
+        self._listeners.append((path, listener))
+        self._tasks.append(asyncio.ensure_future(self._accept(kind, listener)))
+
+    async def close(self, grace: float = DRAIN_S) -> None:
+        """Stop listening, let the relays drain, remove the sockets."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for path, listener in self._listeners:
+            listener.close()
+            path.unlink(missing_ok=True)
+        self._listeners.clear()
+        await self.relays.end(grace)
+
+    async def _accept(self, kind: str, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            local, _ = await loop.sock_accept(listener)
+            try:
+                if not self._granted[kind]:
+                    raise XiatbError("the destination granted no further channel")
+                channel = self._granted[kind].pop(0)
+                wire = await self._open(channel)
+            except (XiatbError, OSError, TimeoutError) as error:
+                log.warning("job %s: channel %s: %s", self._job, kind, error or type(error).__name__)
+                local.close()
+                continue
+            self._on_open(kind, time.monotonic_ns())
+            observer = self._observers.get(kind)
+            self.relays.run(
+                kind, Relay(f"{kind}/{channel.index}", local, wire, observer() if observer else None)
+            )
+
+    async def _open(self, channel: Channel) -> Wire:
+        async with asyncio.timeout(OPEN_S):
+            wire = await self._dial()
+            try:
+                await wire.write(tokens.pack_open(self._job, channel, self._key))
+                kind, body = await read_frame(wire)
+                if kind != frames.CHANNEL:
+                    raise XiatbError("the destination answered a channel with something else")
+                if refusal := tokens.parse_answer(body):
+                    raise XiatbError(f"the destination refused the channel: {refusal}")
+            except BaseException:
+                wire.abort()
+                raise
+        return wire
+
+
+async def read_frame(wire: Wire, limit: int = frames.MAX_FRAME) -> tuple[int, bytes]:
+    """Exactly one frame from the wire, not a byte more; raises WireError, ConnectionError or OSError."""
+    reader = frames.FrameReader()
+    wanted = 6
+    taken = 0
+    while True:
+        data = await wire.read(min(wanted - taken, limit + 4))
+        if not data:
+            raise ConnectionResetError("the peer closed the channel")
+        reader.feed(data)
+        taken += len(data)
+        if taken < wanted:
+            continue
+        frame = reader.next()
+        if frame is not None:
+            return frame
+        wanted = reader.missing() + taken
+
+
+async def connect_local(wire: Wire, name: str, path: Path, observer: Observer | None = None) -> Relay:
+    """The destination's end of a channel: connect to the local socket, answer, give the relay to run.
+
+    Raises XiatbError when nothing listens at `path`; the peer has then been told.
+    """
+    try:
+        local = await connect_unix(path)
+    except OSError as error:
+        await refuse(wire, f"{name}: nothing listens at {path.name}")
+        raise XiatbError(f"{name}: {path}: {error}") from None
+    await wire.write(tokens.pack_answer())
+    return Relay(name, local, wire, observer)
+
+
+async def refuse(wire: Wire, reason: str) -> None:
+    """Answer a CHANNEL frame with a refusal and close the stream."""
+    with contextlib.suppress(OSError, XiatbError, TimeoutError):
+        await wire.write(tokens.pack_answer(reason or "refused"))
+        await asyncio.wait_for(wire.close(), 5.0)

@@ -1,0 +1,102 @@
+"""The daemon's UNIX socket nodes/<hv>/migrated.sock: JSON lines, as on a node's control socket.
+
+Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
+"result"|"error"}`. Ops: migrate {guest, to, storage}, cancel {guest}, status {}, states {guests}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from xiatb.errors import XiatbError
+from xiatb.migration.service import MigrationError, MigrationService
+from xiatb.node.control import listening_socket
+from xiatb.node.control_protocol import (
+    ControlError,
+    Json,
+    LineDecoder,
+    LineTooLongError,
+    decode,
+    encode,
+    failed,
+    field,
+)
+
+log = logging.getLogger("xiatb.migration")
+
+
+class DaemonSocket:
+    """Serves the daemon's own users (the lab's supervisor)."""
+
+    def __init__(self, path: Path, service: MigrationService) -> None:
+        self._path = path
+        self._service = service
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen, mode 0600; raises LabStateError when a daemon lives there already."""
+        self._server = await asyncio.start_unix_server(self._client, sock=listening_socket(self._path))
+
+    async def stop(self) -> None:
+        """Stop listening; requests under way go on until their migrations end."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=5.0)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = LineDecoder()
+        with contextlib.suppress(OSError):
+            try:
+                while data := await reader.read(65536):
+                    for line in decoder.feed(data):
+                        task = asyncio.ensure_future(self._answer(line, writer))
+                        self._tasks.add(task)
+                        task.add_done_callback(self._tasks.discard)
+            except LineTooLongError as error:
+                writer.write(encode(failed(None, error)))
+        # Migrations that the client asked for go on: a broken client must not break them.
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        number: object = None
+
+        def say(message: Json) -> None:
+            if not writer.is_closing():
+                writer.write(encode({"id": number, **message}))
+
+        try:
+            request = decode(line)
+            number = request.get("id")
+            say({"ok": True, "result": await self._serve(request, say)})
+        except XiatbError as error:
+            code = error.code if isinstance(error, (ControlError, MigrationError)) else type(error).__name__
+            told: dict[str, Any] = {
+                "code": code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code,
+            }  # fmt: skip
+            if isinstance(error, MigrationError):
+                told["result"] = error.result
+            say({"ok": False, "error": told})
+
+    async def _serve(self, request: Json, say: Any) -> Json:
+        op = field(request, "op", str)
+        if op == "migrate":
+            return await self._service.migrate(
+                field(request, "guest", str),
+                field(request, "to", str),
+                storage=field(request, "storage", bool, False),
+                emit=say,
+            )
+        if op == "cancel":
+            return {"cancelled": self._service.cancel(field(request, "guest", str))}
+        if op == "status":
+            return self._service.status()
+        if op == "states":
+            names = [str(name) for name in field(request, "guests", list)]
+            return {"states": await self._service.guest_states(names)}
+        raise ControlError("ENOSYS", f"unknown op {op[:40]!r}")

@@ -1,0 +1,229 @@
+"""The local libvirtd as the daemon sees it: facts, events, the migration call, clean-up.
+
+libvirt calls block, so each runs in a worker thread; its events come on one thread of libvirt's own event
+loop and are handed to asyncio at once with the time they were seen (monotonic nanoseconds).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import libvirt
+import libvirt_qemu
+
+from xiatb.errors import HostNotAbleError, XiatbError
+from xiatb.migration.facts import GuestFacts, facts_of
+
+T = TypeVar("T")
+OnEvent = Callable[["GuestEvent"], None]
+_QMP = ("STOP", "RESUME", "MIGRATION", "MIGRATION_PASS", "SHUTDOWN")
+_started = threading.Lock()
+_loop_runs = False
+
+
+class DriverError(XiatbError):
+    """libvirt refused or failed an operation; the message is libvirt's."""
+
+
+@dataclass(frozen=True)
+class GuestEvent:
+    """Something happened to a guest here. `kind` is a QMP event name or "lifecycle:EVENT:DETAIL" in
+    numbers."""
+
+    guest: str
+    kind: str
+    t: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """Versions (libvirt's integers) and machine types of the local hypervisor."""
+
+    qemu: int
+    libvirt: int
+    machines: tuple[str, ...]
+
+
+class Driver:
+    """One per daemon. Call `open` first; `on_event` is called in the asyncio thread."""
+
+    def __init__(self, uri: str, on_event: OnEvent) -> None:
+        self._uri = uri
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._events: Any = None
+        self._calls: Any = None
+
+    async def open(self) -> None:
+        """Connect and register for events; raises HostNotAbleError when libvirtd does not answer."""
+        await self._thread(self._open)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._thread(self._close)
+
+    async def host(self) -> HostFacts:
+        """What this hypervisor is."""
+        return await self._thread(self._host)
+
+    async def guest(self, name: str) -> GuestFacts | None:
+        """Facts of a running guest; None when it is not defined or not running here."""
+        return await self._thread(self._guest, name)
+
+    async def state(self, name: str) -> str:
+        """ "absent", "off" (defined, not running), "running" or "paused"."""
+        return await self._thread(self._state, name)
+
+    async def migrate(self, name: str, desturi: str, parameters: dict[str, Any], flags: int) -> None:
+        """Run the migration to its end; raises DriverError with libvirt's reason."""
+        await self._thread(self._migrate, name, desturi, parameters, flags)
+
+    async def abort(self, name: str) -> None:
+        """Abort the guest's migration job, if there is one."""
+        await self._thread(self._abort, name)
+
+    async def job_stats(self, name: str) -> dict[str, Any]:
+        """libvirt's statistics of the running job; empty when there is none."""
+        return await self._thread(self._job_stats, name)
+
+    async def destroy(self, name: str) -> None:
+        """End the guest here and forget its definition; nothing happens when it is not here."""
+        await self._thread(self._destroy, name)
+
+    async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except libvirt.libvirtError as error:
+            raise DriverError(str(error)) from None
+
+    def _open(self) -> None:
+        _start_event_loop()
+        try:
+            self._events = libvirt.open(self._uri)
+            self._calls = libvirt.open(self._uri)
+        except libvirt.libvirtError as error:
+            raise HostNotAbleError(f"libvirtd at {self._uri} does not answer: {error}") from None
+        for name in _QMP:
+            libvirt_qemu.qemuMonitorEventRegister(self._events, None, name, self._qmp_event, None, 0)
+        self._events.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_event, None
+        )
+
+    def _close(self) -> None:
+        for connection in (self._events, self._calls):
+            if connection is not None:
+                with contextlib.suppress(libvirt.libvirtError):
+                    connection.close()
+
+    def _qmp_event(
+        self, _c: Any, dom: Any, event: str, _s: int, _us: int, details: str | None, _o: Any
+    ) -> None:
+        t = time.monotonic_ns()
+        try:
+            data = json.loads(details) if details else {}
+        except ValueError:
+            data = {}
+        self._deliver(GuestEvent(dom.name(), event, t, data if isinstance(data, dict) else {}))
+
+    def _lifecycle_event(self, _conn: Any, dom: Any, event: int, detail: int, _opaque: Any) -> None:
+        self._deliver(GuestEvent(dom.name(), f"lifecycle:{event}:{detail}", time.monotonic_ns(), {}))
+
+    def _deliver(self, event: GuestEvent) -> None:
+        with contextlib.suppress(RuntimeError):  # the asyncio loop is closed: the daemon is ending
+            self._loop.call_soon_threadsafe(self._on_event, event)
+
+    def _host(self) -> HostFacts:
+        import xml.etree.ElementTree as ET
+
+        root = ET.fromstring(self._calls.getCapabilities())  # noqa: S314 - from the local libvirtd
+        machines = {
+            e.text
+            for arch in root.iterfind("guest/arch")
+            if arch.get("name") == "x86_64"
+            for e in arch.iterfind("machine")
+            if e.text
+        }
+        return HostFacts(self._calls.getVersion(), self._calls.getLibVersion(), tuple(sorted(machines)))
+
+    def _lookup(self, name: str) -> Any:
+        try:
+            return self._calls.lookupByName(name)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    def _guest(self, name: str) -> GuestFacts | None:
+        dom = self._lookup(name)
+        if dom is None or not dom.isActive():
+            return None
+        return facts_of(dom.XMLDesc(0))
+
+    def _state(self, name: str) -> str:
+        dom = self._lookup(name)
+        if dom is None:
+            return "absent"
+        state = dom.state()[0]
+        if state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
+            return "running"
+        return "paused" if dom.isActive() else "off"
+
+    def _migrate(self, name: str, desturi: str, parameters: dict[str, Any], flags: int) -> None:
+        dom = self._lookup(name)
+        if dom is None:
+            raise DriverError(f"guest {name} is not here")
+        connection = libvirt.open(self._uri)
+        try:
+            connection.lookupByName(name).migrateToURI3(desturi, parameters, flags)
+        finally:
+            connection.close()
+
+    def _abort(self, name: str) -> None:
+        dom = self._lookup(name)
+        if dom is not None:
+            with contextlib.suppress(libvirt.libvirtError):  # no job: it has just ended
+                dom.abortJob()
+
+    def _job_stats(self, name: str) -> dict[str, Any]:
+        dom = self._lookup(name)
+        if dom is None:
+            return {}
+        try:
+            stats: dict[str, Any] = dom.jobStats()
+        except libvirt.libvirtError:
+            return {}
+        return stats
+
+    def _destroy(self, name: str) -> None:
+        dom = self._lookup(name)
+        if dom is None:
+            return
+        with contextlib.suppress(libvirt.libvirtError):  # it may end by itself meanwhile
+            dom.destroy()
+        with contextlib.suppress(libvirt.libvirtError):  # it may be transient
+            dom.undefine()
+
+
+def _start_event_loop() -> None:
+    """libvirt's own event loop in a thread of its own, once per process."""
+    global _loop_runs
+    with _started:
+        if _loop_runs:
+            return
+        libvirt.virEventRegisterDefaultImpl()
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
+        _loop_runs = True
+
+
+def _run_event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

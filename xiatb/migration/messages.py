@@ -1,0 +1,263 @@
+"""The control messages that follow the handshake, and their codec to and from JSON objects.
+
+Every message is a frozen dataclass; a field's metadata holds its check. Unknown fields are ignored and
+missing ones take their default, so that a newer peer can add fields; an unknown message type is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from xiatb.errors import WireError
+from xiatb.migration import fields as f
+
+KINDS = ("rpc", "ram", "nbd")
+REJECT_CODES = (
+    "not-a-peer",
+    "busy",
+    "guest-exists",
+    "no-room",
+    "image-missing",
+    "version-mismatch",
+    "disk-missing",
+    "unsupported",
+    "failed",
+)
+ABORT_CODES = ("cancelled", "failed", "timeout", "lost", "protocol")
+
+_REQUIRED = object()
+
+
+def _f(check: f.Check, default: Any = _REQUIRED) -> Any:
+    if default is _REQUIRED:
+        return field(metadata={"check": check})
+    return field(default=default, metadata={"check": check})
+
+
+class Message:
+    """Base of all control messages; `TYPE` is the value of the field "t" on the wire."""
+
+    TYPE: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """One disk of a guest: its target name in the domain, path on both hosts, virtual and allocated bytes."""
+
+    target: str = _f(f.text(16, r"[a-z][a-z0-9]*"))
+    path: str = _f(f.PATH)
+    size: int = _f(f.number(512, 1 << 44))
+    format: str = _f(f.choice("qcow2", "raw"))
+    allocated: int = _f(f.number(0, 1 << 44), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """A bulk channel that the destination has granted: the token opens it once."""
+
+    kind: str = _f(f.choice(*KINDS))
+    index: int = _f(f.number(0, 63))
+    token: str = _f(f.hexadecimal(16))
+
+
+def nested(cls: type[Any]) -> f.Check:
+    """A check for a JSON object that holds the fields of dataclass `cls`."""
+    return lambda value: _build(cls, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities(Message):
+    """What a host is and holds. Versions are libvirt's integers (major * 1000000 + minor * 1000 + micro)."""
+
+    TYPE: ClassVar[str] = "capabilities"
+    host: str = _f(f.NAME)
+    qemu: int = _f(f.number(0))
+    libvirt: int = _f(f.number(0))
+    machines: tuple[str, ...] = _f(f.sequence(f.text(64), 512), ())
+    accel: str = _f(f.text(16), "")
+    memory_free: int = _f(f.number(0), 0)
+    disk_free: int = _f(f.number(0), 0)
+    images: tuple[str, ...] = _f(f.sequence(f.text(128), 256), ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Message):
+    """The source asks to move a guest. Memory and sizes in bytes; `hid` may be empty for a guest without
+    XIA."""
+
+    TYPE: ClassVar[str] = "request"
+    job: str = _f(f.JOB)
+    guest: str = _f(f.NAME)
+    uuid: str = _f(f.UUID)
+    hid: str = _f(lambda v: v if v == "" else f.xid(v), "")
+    services: tuple[str, ...] = _f(f.sequence(f.xid, 64), ())
+    machine: str = _f(f.text(64), "")
+    accel: str = _f(f.text(16), "")
+    image: str = _f(f.text(128), "")
+    memory: int = _f(f.number(0, 1 << 44))
+    vcpus: int = _f(f.number(1, 4096), 1)
+    port: str = _f(f.text(32), "")
+    disks: tuple[Disk, ...] = _f(f.sequence(nested(Disk), 16), ())
+    files: tuple[str, ...] = _f(f.sequence(f.PATH, 32), ())
+    storage: bool = _f(f.flag, False)
+    mode: str = _f(f.choice("precopy"), "precopy")
+    xml_digest: str = _f(f.text(64, "[0-9a-f]*"), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accept(Message):
+    """Admission: the guest may come; one token for each channel that the source may open."""
+
+    TYPE: ClassVar[str] = "accept"
+    job: str = _f(f.JOB)
+    channels: tuple[Channel, ...] = _f(f.sequence(nested(Channel), 64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject(Message):
+    """Admission refused, with a code for programs and a sentence for people."""
+
+    TYPE: ClassVar[str] = "reject"
+    job: str = _f(f.JOB)
+    code: str = _f(f.choice(*REJECT_CODES))
+    reason: str = _f(f.WORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Message):
+    """How far the transfer is, every 200 ms from the source: bytes moved and left, bytes a second, pass
+    number."""
+
+    TYPE: ClassVar[str] = "progress"
+    job: str = _f(f.JOB)
+    phase: str = _f(f.text(32))
+    passes: int = _f(f.number(0), 0)
+    transferred: int = _f(f.number(0), 0)
+    remaining: int = _f(f.number(0), 0)
+    rate: int = _f(f.number(0), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switchover(Message):
+    """The guest stopped at the source at `t_stop` (monotonic nanoseconds of the source's clock)."""
+
+    TYPE: ClassVar[str] = "switchover"
+    job: str = _f(f.JOB)
+    t_stop: int = _f(f.number(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(Message):
+    """The guest runs at the destination since `t_resume` (monotonic nanoseconds of the destination's
+    clock)."""
+
+    TYPE: ClassVar[str] = "resumed"
+    job: str = _f(f.JOB)
+    t_resume: int = _f(f.number(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached(Message):
+    """The guest has joined at the destination: its new locator (a DAG in text form)."""
+
+    TYPE: ClassVar[str] = "attached"
+    job: str = _f(f.JOB)
+    locator: str = _f(f.text(1500))
+    t_attached: int = _f(f.number(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit(Message):
+    """The source's hypervisor has given the guest up: the destination owns it from here on."""
+
+    TYPE: ClassVar[str] = "commit"
+    job: str = _f(f.JOB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed(Message):
+    """The destination confirms that the guest runs there; the source may drop its disk."""
+
+    TYPE: ClassVar[str] = "committed"
+    job: str = _f(f.JOB)
+    t_commit: int = _f(f.number(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abort(Message):
+    """Either side gives the migration up before the commit."""
+
+    TYPE: ClassVar[str] = "abort"
+    job: str = _f(f.JOB)
+    code: str = _f(f.choice(*ABORT_CODES))
+    reason: str = _f(f.WORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aborted(Message):
+    """The destination has cleaned up; `leftover` names what it could not remove (normally nothing)."""
+
+    TYPE: ClassVar[str] = "aborted"
+    job: str = _f(f.JOB)
+    leftover: tuple[str, ...] = _f(f.sequence(f.WORDS, 32), ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release(Message):
+    """The source needs nothing more; both sides forget the job."""
+
+    TYPE: ClassVar[str] = "release"
+    job: str = _f(f.JOB)
+
+
+TYPES: dict[str, type[Message]] = {
+    cls.TYPE: cls
+    for cls in (
+        Capabilities,
+        Request,
+        Accept,
+        Reject,
+        Progress,
+        Switchover,
+        Resumed,
+        Attached,
+        Commit,
+        Committed,
+        Abort,
+        Aborted,
+        Release,
+    )
+}
+
+T = TypeVar("T")
+
+
+def encode(message: Message) -> dict[str, Any]:
+    """The JSON object of `message`, with its type under "t"."""
+    return {"t": message.TYPE, **dataclasses.asdict(message)}  # type: ignore[call-overload]
+
+
+def decode(value: dict[str, Any]) -> Message:
+    """The message in a decoded JSON object; raises `WireError` for an unknown type or a bad field."""
+    kind = value.get("t")
+    cls = TYPES.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise WireError(f"unknown control message {str(kind)[:40]!r}")
+    return _build(cls, value)
+
+
+def _build(cls: type[T], value: Any) -> T:
+    if not isinstance(value, dict):
+        raise WireError("expected an object")
+    arguments: dict[str, Any] = {}
+    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if spec.name in value:
+            try:
+                arguments[spec.name] = spec.metadata["check"](value[spec.name])
+            except WireError as error:
+                raise WireError(f"{cls.__name__.lower()}.{spec.name}: {error}") from None
+        elif spec.default is dataclasses.MISSING:
+            raise WireError(f"{cls.__name__.lower()}.{spec.name} is missing")
+    return cls(**arguments)

@@ -1,0 +1,56 @@
+"""Rate and backlog of one relay direction, and the bound on its buffer that follows from them.
+
+The relay's buffer is downtime: QEMU takes what it could write for what has arrived (reference/migration.md,
+fact 2). So the bound is what the path needs to stay full, rate * round trip, and `SLACK_S` of the rate on
+top.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+SLACK_S = 0.030
+FLOOR = 128 * 1024
+CEILING = 8 * 1024 * 1024
+_SAMPLE_S = 0.1
+_SAMPLES = 10
+
+
+class Meter:
+    """Counts bytes of one direction. `now` is monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.total = 0
+        self.peak_backlog = 0
+        self.peak_backlog_ms = 0.0
+        self._since = now
+        self._in_sample = 0
+        self._rates: deque[float] = deque(maxlen=_SAMPLES)
+
+    def count(self, size: int, now: float) -> bool:
+        """`size` bytes went through; True when a rate sample was completed (time to look at the bound)."""
+        self.total += size
+        self._in_sample += size
+        elapsed = now - self._since
+        if elapsed < _SAMPLE_S:
+            return False
+        self._rates.append(self._in_sample / elapsed)
+        self._since, self._in_sample = now, 0
+        return True
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second: the best sample of the last second, so that a pause does not shrink the bound."""
+        return max(self._rates, default=0.0)
+
+    def bound(self, round_trip: float) -> int:
+        """Bytes that may wait between QEMU and the wire, with `round_trip` seconds of them on their way."""
+        return int(min(CEILING, max(FLOOR, self.rate * (round_trip + SLACK_S))))
+
+    def saw_backlog(self, size: int) -> None:
+        """Note `size` bytes waiting now."""
+        if size > self.peak_backlog:
+            self.peak_backlog = size
+        rate = self.rate
+        if rate > 0:
+            self.peak_backlog_ms = max(self.peak_backlog_ms, 1000.0 * size / rate)

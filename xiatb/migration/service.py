@@ -1,0 +1,246 @@
+"""The daemon's heart: accepts peers' streams, starts migrations that its users ask for, and knows all
+jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from xiatb.errors import IdentityError, UsageError, WireError, XiatbError
+from xiatb.identity.keys import KeyPair
+from xiatb.migration import frames, hosting, tokens
+from xiatb.migration.carrier import Carrier
+from xiatb.migration.channels import read_frame, refuse
+from xiatb.migration.config import DaemonConfig, Peer
+from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
+from xiatb.migration.destjob import DestinationJob
+from xiatb.migration.driver import Driver, GuestEvent, HostFacts
+from xiatb.migration.facts import GuestFacts, identity_of, request_for
+from xiatb.migration.handshake import Session
+from xiatb.migration.messages import Capabilities, Request
+from xiatb.migration.nodeaccess import NodeAccess
+from xiatb.migration.sourcejob import SourceJob
+from xiatb.migration.wirestream import Wire
+
+log = logging.getLogger("xiatb.migration")
+MAX_STREAMS = 64
+"""Streams of peers that may be in their first frame or running at once; more are dropped."""
+
+
+class MigrationError(XiatbError):
+    """A migration did not take place; `code` is the protocol's reason and the guest runs on where it was."""
+
+    def __init__(
+        self, code: str, message: str, *, hint: str = "", result: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.result = result or {}
+
+
+class MigrationService:
+    """One per hypervisor host."""
+
+    def __init__(self, config: DaemonConfig, key: KeyPair, carrier: Carrier) -> None:
+        self.config = config
+        self._key = key
+        self._carrier = carrier
+        self._driver = Driver(config.uri, self._on_guest_event)
+        self._node = NodeAccess(config.node_control)
+        self._host: HostFacts | None = None
+        self._sources: dict[str, SourceJob] = {}
+        self._incoming: set[DestinationJob] = set()
+        self._busy: set[str] = set()
+        self._streams = 0
+
+    async def start(self) -> None:
+        """Connect to libvirtd and start to accept peers; raises HostNotAbleError, XiatbError, OSError."""
+        self.config.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._driver.open()
+        self._host = await self._driver.host()
+        await self._carrier.serve(self._on_wire)
+
+    async def stop(self) -> None:
+        """Cancel what runs, wait for it briefly, disconnect."""
+        for job in list(self._sources.values()):
+            job.cancel("the migration daemon was stopped")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(15.0):
+                while self._sources:
+                    await asyncio.sleep(0.05)
+        await self._carrier.close()
+        await self._driver.close()
+
+    def status(self) -> dict[str, Any]:
+        """Jobs under way, for `xiatb status`."""
+        return {
+            "host": self.config.host,
+            "outgoing": [
+                {"guest": g, "job": j.request.job, "state": j.machine.state} for g, j in self._sources.items()
+            ],
+            "incoming": [{"guest": j.guest, "job": j.job, "state": j.machine.state} for j in self._incoming],
+        }
+
+    async def guest_states(self, names: list[str]) -> dict[str, str]:
+        """libvirt's state of each named guest here."""
+        return {name: await self._driver.state(name) for name in names}
+
+    def cancel(self, guest: str) -> bool:
+        """Cancel the guest's outgoing migration; False when it is too late. UsageError when there is none."""
+        if guest not in self._sources:
+            raise UsageError(f"guest {guest} is not being migrated from {self.config.host}")
+        return self._sources[guest].cancel("cancelled by the user")
+
+    async def migrate(
+        self, guest: str, to: str, *, storage: bool, emit: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Move a guest that runs here to host `to`; gives the result once it runs there.
+
+        Raises UsageError for a host that makes no sense and MigrationError when the guest was not moved.
+        """
+        peer = self._peer(to)
+        facts = await self._driver.guest(guest)
+        if facts is None:
+            state = await self._driver.state(guest)
+            raise MigrationError(
+                "not-running", f"guest {guest} is not running on {self.config.host} ({state})"
+            )
+        if guest in self._busy:
+            raise MigrationError("busy", f"guest {guest} is already being moved")
+        self._busy.add(guest)
+        try:
+            request = await self._request(facts, storage)
+            link = await self._dial_control(peer)
+            job = SourceJob(
+                request,
+                link,
+                lambda: self._carrier.dial(peer),
+                self._driver,
+                self._node,
+                self.config.runtime,
+                emit,
+            )
+            self._sources[guest] = job
+            outcome = await job.run(await self._capabilities(facts.accel))
+        finally:
+            self._busy.discard(guest)
+            self._sources.pop(guest, None)
+        result = {**job.result(), "from": self.config.host, "to": to, "note": outcome.reason}
+        if not outcome.ok:
+            raise MigrationError(
+                outcome.code, outcome.reason, hint=_HINTS.get(outcome.code, ""), result=result
+            )
+        return result
+
+    def _peer(self, to: str) -> Peer:
+        if to == self.config.host:
+            raise UsageError(f"the guest is already on {to}")
+        if to not in self.config.peers:
+            known = ", ".join(sorted(self.config.peers)) or "none"
+            raise UsageError(
+                f"{to} is no hypervisor host that {self.config.host} knows", hint=f"known: {known}"
+            )
+        return self.config.peers[to]
+
+    async def _request(self, facts: GuestFacts, storage: bool) -> Request:
+        identity = identity_of(self.config.guests, facts.name)
+        disks = tuple([await hosting.inspect_disk(*disk) for disk in facts.disks])
+        return request_for(secrets.token_hex(4), facts, identity, disks, storage=storage and bool(disks))
+
+    async def _dial_control(self, peer: Peer) -> ControlLink:
+        session = Session(self._key, [peer.sid], initiator=True)
+        session.start()
+        try:
+            wire = await asyncio.wait_for(self._carrier.dial(peer), HANDSHAKE_S)
+            link = ControlLink(wire, session)
+            await link.handshake()
+        except TimeoutError:
+            raise MigrationError("timeout", f"{peer.name} did not take the control stream in time") from None
+        except (OSError, XiatbError) as error:
+            raise MigrationError("lost", f"no control session with {peer.name}: {error}") from None
+        return link
+
+    async def _capabilities(self, accel: str = "") -> Capabilities:
+        assert self._host is not None  # noqa: S101 - set by start
+        images = self.config.images
+        return Capabilities(
+            host=self.config.host,
+            qemu=self._host.qemu,
+            libvirt=self._host.libvirt,
+            machines=self._host.machines[:512],
+            accel=accel or self.config.accel,
+            memory_free=hosting.memory_free(self.config.memory_reserve),
+            disk_free=await asyncio.to_thread(hosting.disk_free, self.config.disks),
+            images=hosting.images_held(images),
+        )
+
+    async def _on_wire(self, wire: Wire) -> None:
+        """A peer's stream: its first frame says whether it is a control stream or a channel."""
+        if self._streams >= MAX_STREAMS:
+            wire.abort()
+            return
+        self._streams += 1
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                kind, body = await read_frame(wire)
+            if kind == frames.CHANNEL:
+                await self._on_channel(wire, body)
+            else:
+                await self._on_control(wire, frames.pack(kind, body))
+        except (XiatbError, OSError, TimeoutError) as error:
+            log.warning("a peer's stream was dropped: %s", error or type(error).__name__)
+            wire.abort()
+        finally:
+            self._streams -= 1
+
+    async def _on_channel(self, wire: Wire, body: bytes) -> None:
+        request = tokens.parse_open(body)
+        for job in self._incoming:
+            if job.job == request.job:
+                await job.on_channel(request, wire)
+                return
+        await refuse(wire, "no such job")
+
+    async def _on_control(self, wire: Wire, first: bytes) -> None:
+        session = Session(self._key, [p.sid for p in self.config.peers.values()], initiator=False)
+        link = ControlLink(wire, session)
+        try:
+            await link.handshake(first)
+        except (WireError, IdentityError) as error:
+            log.warning("handshake refused: %s", error)
+            return
+        assert self._host is not None  # noqa: S101 - set by start
+        job = DestinationJob(
+            link,
+            self._driver,
+            self._node,
+            self._host,
+            await self._capabilities(),
+            self.config.runtime,
+            self.config.libvirt_socket,
+            self._busy,
+        )
+        self._incoming.add(job)
+        try:
+            await job.run(await self._capabilities())
+        finally:
+            self._incoming.discard(job)
+
+    def _on_guest_event(self, event: GuestEvent) -> None:
+        job = self._sources.get(event.guest)
+        if job is not None:
+            job.on_guest_event(event)
+        for incoming in list(self._incoming):
+            if incoming.guest == event.guest:
+                incoming.on_guest_event(event)
+
+
+_HINTS = {
+    "disk-missing": "add --with-storage to move the guest's disk too",
+    "no-room": "free memory or disk space on the destination, or choose another host",
+    "lost": "look at the daemon's log in nodes/<host>/migrated.log; is the destination reachable?",
+}

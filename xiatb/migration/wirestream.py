@@ -1,0 +1,146 @@
+"""The seam between relays and what carries them: a full-duplex byte stream whose send backlog can be bounded.
+
+`XiaWire` is the one used in a lab (an XIA stream, `xiatb.node.aio`); `AsyncioWire` wraps a pair of asyncio
+streams and serves tests and the baseline over TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+POLL_S = 0.002
+"""How often a wire without a waitable bound is looked at again."""
+
+
+class Wire(Protocol):
+    """A reliable byte stream to the peer daemon."""
+
+    async def read(self, limit: int) -> bytes:
+        """Up to `limit` bytes, b"" at the peer's end of stream; OSError or XiatbError when it broke."""
+
+    async def write(self, data: bytes) -> None:
+        """Take `data`, waiting while more than the bound set by `set_bound` is neither sent nor
+        acknowledged."""
+
+    def write_eof(self) -> None:
+        """No more bytes will come from this side; the other direction stays open."""
+
+    def set_bound(self, limit: int) -> None:
+        """At most about `limit` bytes may wait in this stream, on their way included."""
+
+    def backlog(self) -> int:
+        """Bytes written but not yet acknowledged by the peer, as far as this side can know."""
+
+    def round_trip(self) -> float:
+        """Smallest round-trip time seen in seconds, 0.0 when unknown."""
+
+    def abort(self) -> None:
+        """End both directions at once, without delivering what is left."""
+
+    async def close(self) -> None:
+        """Deliver what is left, then end."""
+
+
+Opener = Callable[[], Awaitable[Wire]]
+
+
+class AsyncioWire:
+    """A `Wire` over asyncio's StreamReader and StreamWriter."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def read(self, limit: int) -> bytes:
+        """See Wire."""
+        return await self._reader.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        """See Wire."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def write_eof(self) -> None:
+        """See Wire."""
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+
+    def set_bound(self, limit: int) -> None:
+        """See Wire; the kernel's socket buffer is not counted."""
+        self._writer.transport.set_write_buffer_limits(high=limit, low=limit // 2)
+
+    def backlog(self) -> int:
+        """See Wire; bytes in this process only."""
+        return self._writer.transport.get_write_buffer_size()
+
+    def round_trip(self) -> float:
+        """See Wire."""
+        return 0.0
+
+    def abort(self) -> None:
+        """See Wire."""
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """See Wire."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class XiaWire:
+    """A `Wire` over an XIA stream: reader and writer of `xiatb.node.aio`."""
+
+    def __init__(self, reader: Any, writer: Any) -> None:
+        self._reader, self._writer = reader, writer
+        self._bound = 1 << 20
+        self._set_limit: Callable[[int], None] | None = getattr(writer, "set_write_limit", None)
+
+    async def read(self, limit: int) -> bytes:
+        """See Wire."""
+        data: bytes = await self._reader.read(limit)
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """See Wire."""
+        self._writer.write(data)
+        await self._writer.drain()
+        if self._set_limit is None:
+            while self.backlog() > self._bound:
+                await asyncio.sleep(POLL_S)
+
+    def write_eof(self) -> None:
+        """See Wire."""
+        self._writer.write_eof()
+
+    def set_bound(self, limit: int) -> None:
+        """See Wire."""
+        self._bound = limit
+        if self._set_limit is not None:
+            self._set_limit(limit)
+
+    def backlog(self) -> int:
+        """See Wire."""
+        stats = self.stats()
+        return int(stats.get("unsent", 0)) + int(stats.get("unacked", 0))
+
+    def round_trip(self) -> float:
+        """See Wire."""
+        stats = self.stats()
+        return float(stats.get("min_rtt") or stats.get("srtt") or 0.0)
+
+    def stats(self) -> dict[str, Any]:
+        """The stream's counters."""
+        stats = self._writer.get_extra_info("stats")
+        return stats if isinstance(stats, dict) else {}
+
+    def abort(self) -> None:
+        """See Wire."""
+        self._writer.abort()
+
+    async def close(self) -> None:
+        """See Wire."""
+        self._writer.close()
+        await self._writer.wait_closed()
