@@ -1,0 +1,275 @@
+"""Finds the Ethernet addresses of neighbours and addresses frames to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from xiatb.click.args import REQUIRED, Arg, to_positive, to_seconds, to_text
+from xiatb.click.context import Context, Timer
+from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, shows, zeroes
+from xiatb.click.errors import ConfigError, HandlerError
+from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
+from xiatb.errors import WireError
+from xiatb.wire import xarp
+from xiatb.wire.xid import XID
+
+_HID = b"\0\0\0\x11"
+_FID = b"\0\0\0\x30"
+_BROADCAST = b"\xff" * 6
+_XIP = b"\xc0\xde"
+_XARP = b"\x99\x90"
+MAX_ENTRIES = 4096
+
+
+class _Neighbour:
+    """What is known of one neighbour: its address, since when, and since when we ask again."""
+
+    __slots__ = ("confirmed", "mac", "polled")
+
+    def __init__(self, mac: bytes, now: float) -> None:
+        self.mac = mac
+        self.confirmed = now
+        self.polled = now
+
+
+class _Pending:
+    """Packets that wait for an address."""
+
+    __slots__ = ("packets", "timer", "tries")
+
+    def __init__(self) -> None:
+        self.packets: deque[Packet] = deque()
+        self.tries = 0
+        self.timer: Timer | None = None
+
+
+class XARPQuerier(Element):
+    """Writes the Ethernet header for the neighbour that a packet's `nexthop` annotation names (a HID).
+
+    Input 0: XIP packets to send. Input 1: XARP frames received; replies, asked for or not, teach addresses, and so do
+    requests for this node. Output 0: frames to send, XARP requests among them. Output 1: packets whose neighbour did
+    not answer TRIES requests, RETRY apart, with the reason annotation for XCMP "host unreachable" (dropped when not
+    connected).
+
+    While an address is sought up to CAPACITY packets wait, 64 for one neighbour; the oldest go first. An address is
+    asked for again, by unicast, when it is POLL old, and forgotten after TIMEOUT without confirmation. A next hop of
+    type FID is the Ethernet broadcast.
+    """
+
+    __slots__ = (
+        "capacity", "devname", "drops", "failed", "headers", "mac", "malformed", "neighbours", "pending",
+        "poll", "queries", "replies", "retry", "sweeping", "timeout", "tries", "waiting",
+    )  # fmt: skip
+    PORTS = "2/1-2"
+    PROCESSING = "push"
+    ARGS = (
+        Arg("DEVNAME", to_text, "port whose address is the source", REQUIRED),
+        Arg("CAPACITY", to_positive, "packets that may wait for addresses", 2048, positional=False),
+        Arg("RETRY", to_seconds, "time between requests", 0.3, positional=False),
+        Arg("TRIES", to_positive, "requests before giving up", 3, positional=False),
+        Arg("TIMEOUT", to_seconds, "how long an address holds without confirmation", 300.0, positional=False),
+        Arg("POLL", to_seconds, "age at which an address is asked for again", 60.0, positional=False),
+    )
+    PER_NEIGHBOUR = 64
+    devname: str
+    capacity: int
+    retry: float
+    tries: int
+    timeout: float
+    poll: float
+
+    def configure(self, args: dict[str, Any]) -> None:
+        """Take the times and sizes."""
+        super().configure(args)
+        self.queries = self.replies = self.drops = self.malformed = self.waiting = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.neighbours: dict[bytes, _Neighbour] = {}
+        self.pending: dict[bytes, _Pending] = {}
+        self.mac = bytes(6)
+        self.sweeping: Timer | None = None
+        self.failed: Receiver | None = None
+
+    def initialize(self, ctx: Context) -> None:
+        """Learn the port's address."""
+        device = ctx.device(self.devname)
+        if device is None:
+            raise ConfigError(f"the node has no port '{self.devname}'")
+        self.mac = device.mac
+        self.failed = self.optional_output(1)
+
+    def cleanup(self) -> None:
+        """Stop the timers."""
+        if self.sweeping is not None:
+            self.sweeping.cancel()
+        for pending in self.pending.values():
+            if pending.timer is not None:
+                pending.timer.cancel()
+
+    def receiver(self, port: int) -> Receiver:
+        """One function an input."""
+        return self.receive if port == 0 else self._learn
+
+    def push(self, port: int, p: Packet) -> None:
+        """Either input."""
+        self.receiver(port)(p)
+
+    def receive(self, p: Packet) -> None:
+        """Address a packet, or keep it until its neighbour is known."""
+        nexthop = p.nexthop
+        header = self.headers.get(nexthop)  # type: ignore[arg-type]
+        if header is not None:
+            p.data[:ETHER_LEN] = header
+            self.out0(p)
+        elif nexthop is None or nexthop[:4] != _HID:
+            if nexthop is not None and nexthop[:4] == _FID:
+                p.data[:ETHER_LEN] = _BROADCAST + self.mac + _XIP
+                self.out0(p)
+            else:
+                self._fail(p)
+        else:
+            self._wait(nexthop, p)
+
+    def _wait(self, key: bytes, p: Packet) -> None:
+        """Keep a packet; ask when nobody has asked yet."""
+        pending = self.pending.get(key)
+        if self.waiting >= self.capacity:
+            self.drops += 1
+            return
+        if pending is None:
+            pending = self.pending[key] = _Pending()
+            pending.packets.append(p)
+            self.waiting += 1
+            self._ask(key)
+            return
+        pending.packets.append(p)
+        self.waiting += 1
+        if len(pending.packets) > self.PER_NEIGHBOUR:
+            pending.packets.popleft()
+            self.waiting -= 1
+            self.drops += 1
+
+    def _ask(self, key: bytes) -> None:
+        """Send a request, or give up after enough of them."""
+        pending = self.pending.get(key)
+        if pending is None:
+            return
+        if pending.tries >= self.tries:
+            del self.pending[key]
+            self.waiting -= len(pending.packets)
+            for p in pending.packets:
+                self._fail(p)
+            return
+        pending.tries += 1
+        pending.timer = self.timer(self.retry, lambda: self._ask(key))
+        self._query(key, _BROADCAST)
+
+    def _query(self, key: bytes, dst: bytes) -> None:
+        self.queries += 1
+        body = xarp.request(self.mac, self.ctx.hid, key)
+        self.out0(Packet(bytearray(dst + self.mac + _XARP + body)))
+
+    def _fail(self, p: Packet) -> None:
+        self.drops += 1
+        if self.failed is not None:
+            p.reason = REASON_NEIGHBOUR
+            self.failed(p)
+
+    def _learn(self, p: Packet) -> None:
+        """An XARP frame came in."""
+        try:
+            message = xarp.parse(p.data, ETHER_LEN)
+        except WireError:
+            self.malformed += 1
+            return
+        if message.sha[0] & 1 or message.spa[:4] != _HID or message.spa == self.ctx.hid:
+            self.malformed += 1
+            return
+        if message.op == xarp.REPLY:
+            self.replies += 1
+        elif message.tpa != self.ctx.hid and message.spa not in self.neighbours:
+            return
+        self._store(message.spa, message.sha)
+
+    # -- for the node ---------------------------------------------------------------------------
+    def insert(self, key: bytes, mac: bytes) -> None:
+        """A neighbour's address (6 octets) is known; packets that wait for it go."""
+        self.sched.enter_task(lambda: self._store(key, mac))
+
+    def forget(self, key: bytes) -> None:
+        """A neighbour has gone; the next packet for it asks anew."""
+        self.neighbours.pop(key, None)
+        self.headers.pop(key, None)
+
+    def _store(self, key: bytes, mac: bytes) -> None:
+        if key not in self.neighbours and len(self.neighbours) >= MAX_ENTRIES:
+            self.forget(next(iter(self.neighbours)))
+        self.neighbours[key] = _Neighbour(bytes(mac), self.ctx.now())
+        self.headers[key] = bytes(mac) + self.mac + _XIP
+        if self.sweeping is None:
+            self._schedule_sweep()
+        pending = self.pending.pop(key, None)
+        if pending is not None:
+            if pending.timer is not None:
+                pending.timer.cancel()
+            self.waiting -= len(pending.packets)
+            for p in pending.packets:
+                p.nexthop = key
+                self.receive(p)
+
+    def _schedule_sweep(self) -> None:
+        self.sweeping = self.timer(min(self.poll, self.timeout) / 4, self._sweep)
+
+    def _sweep(self) -> None:
+        """Forget what is too old, ask again for what is old. Runs only while there are entries."""
+        now = self.ctx.now()
+        self.sweeping = None
+        for key, neighbour in list(self.neighbours.items()):
+            if now - neighbour.confirmed >= self.timeout:
+                self.forget(key)
+            elif now - neighbour.polled >= self.poll:
+                neighbour.polled = now
+                self._query(key, neighbour.mac)
+        if self.neighbours:
+            self._schedule_sweep()
+
+    # -- handlers -------------------------------------------------------------------------------
+    def table_text(self) -> str:
+        """`HID MAC AGE`, one a line."""
+        now = self.ctx.now()
+        lines = [
+            f"{XID.from_key(key)} {neighbour.mac.hex(':')} {now - neighbour.confirmed:.1f}"
+            for key, neighbour in sorted(self.neighbours.items())
+        ]
+        return "\n".join(lines)
+
+    def _insert_text(self, value: str) -> None:
+        words = value.split()
+        try:
+            key, mac = XID.parse(words[0]).key, bytes.fromhex(words[1].replace(":", ""))
+        except (WireError, ValueError, IndexError):
+            raise HandlerError("expected 'HID MAC'") from None
+        if len(mac) != 6:
+            raise HandlerError("expected 'HID MAC'")
+        self.insert(key, mac)
+
+    def _forget_text(self, value: str) -> None:
+        try:
+            self.forget(XID.parse(value.strip()).key)
+        except WireError as error:
+            raise HandlerError(error.message) from None
+
+    READ = {
+        "table": ReadHandler("addresses known: `HID MAC AGE`, one a line", lambda element, _: element.table_text()),
+        "count": ReadHandler("how many addresses are known", lambda element, _: str(len(element.neighbours))),
+        "length": shows("waiting", "packets that wait for an address"),
+        "queries": shows("queries", "requests sent"),
+        "replies": shows("replies", "replies received"),
+        "drops": shows("drops", "packets that could not be addressed"),
+        "malformed": shows("malformed", "XARP frames that cannot be read or believed"),
+    }
+    WRITE = {
+        "insert": WriteHandler("`HID MAC`: this is its address", lambda element, value: element._insert_text(value)),
+        "delete": WriteHandler("`HID`: forget its address", lambda element, value: element._forget_text(value)),
+        "reset": zeroes("queries", "replies", "drops", "malformed"),
+    }
