@@ -106,7 +106,5 @@ def load(path: Path) -> DaemonConfig:
             problems.append(f"{path}: peer {name!r}: {error}")
     if problems:
         raise InvalidFileError(f"{path}: {len(problems)} problem(s)", problems)
-    values: dict[str, Any] = {
-        k: (Path(v) if k in _PATHS and v is not None else v) for k, v in data.items()
-    }
+    values: dict[str, Any] = {k: (Path(v) if k in _PATHS and v is not None else v) for k, v in data.items()}
     return DaemonConfig(**{**values, "peers": peers})

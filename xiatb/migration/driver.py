@@ -124,9 +124,9 @@ class Driver:
                     connection.close()
 
     def _qmp_event(
-        self, _c: Any, dom: Any, event: str, _s: int, _us: int, details: str | None, _o: Any
+        self, _conn: Any, dom: Any, event: str, seconds: int, micros: int, details: str | None, _opaque: Any
     ) -> None:
-        t = time.monotonic_ns()
+        t = _monotonic(seconds, micros)
         try:
             data = json.loads(details) if details else {}
         except ValueError:
@@ -210,6 +210,14 @@ class Driver:
             dom.destroy()
         with contextlib.suppress(libvirt.libvirtError):  # it may be transient
             dom.undefine()
+
+
+def _monotonic(seconds: int, micros: int) -> int:
+    """QEMU's wall-clock stamp of an event as monotonic nanoseconds; now, if the stamp is not of the last
+    seconds."""
+    now = time.monotonic_ns()
+    age = time.time_ns() - (seconds * 1_000_000_000 + micros * 1000)
+    return now - age if 0 <= age < 5_000_000_000 else now
 
 
 def _start_event_loop() -> None:

@@ -8,11 +8,14 @@ reason is kept; it never raises. Sources of the format: QEMU 7.2 migration/savev
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 PAGE: Final = 4096
+SETTLE_NS: Final = 200_000_000
+"""How long after a pass's event its first part may be seen at the latest."""
 MAX_WAITING: Final = 1 << 20
 """A record longer than this is not one of ours: give up rather than store it."""
 
@@ -55,25 +58,38 @@ class Blocks:
     last: tuple[int, int] = (-1, -1)
 
 
+@dataclass
+class Part:
+    """Where a part of the RAM section begins: when it was seen, what was counted before, whether the page
+    order jumped back there. Passes begin at parts, because QEMU takes a new dirty bitmap only between
+    them."""
+
+    t: int
+    before: tuple[int, int, int]
+    wrapped: bool = False
+
+
 class QemuStream:
     """Feed it the bytes of the memory channel in order; read the counters at any time.
 
-    `passes` grows when the page order wraps back (QEMU scans in block and address order) or when
-    `next_pass` is told by an event. `tail` counts the bytes after the RAM section: device state and vmdesc.
+    `tail` counts the bytes after the RAM section: device state and vmdesc. `off` says why counting has
+    stopped ("tail" at its proper end). `clock` gives monotonic nanoseconds.
     """
 
-    def __init__(self) -> None:
-        self.passes: list[Pass] = [Pass()]
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.zero = self.normal = self.xbzrle = 0
         self.blocks = Blocks()
+        self.parts: list[Part] = []
+        self.events: list[int] = []
         self.tail = 0
         self.off = ""
-        self.told = False
+        self._clock = clock
         self._buffer = bytearray()
         self._at = 0
         self._step: Callable[[], None] = self._header
-        self._section = -1
         self._ram_section = -1
         self._mem_left = 0
+        self._fresh = False
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes of the stream. Never raises."""
@@ -102,27 +118,41 @@ class QemuStream:
         if len(self._buffer) > MAX_WAITING:
             self._give_up("a record is too long")
 
-    def next_pass(self) -> None:
-        """QEMU's own event says that a new pass begins; from now on only events count."""
-        self.told = True
-        last = self.passes[-1]
-        if last.zero or last.normal or last.xbzrle:
-            self.passes.append(Pass())
+    def next_pass(self, t: int) -> None:
+        """QEMU's own event: a pass after the first began at `t` (monotonic nanoseconds)."""
+        self.events.append(t)
+
+    def passes(self) -> list[Pass]:
+        """Pages of each pass.
+
+        A pass begins at the first part seen after its event at which the page order jumps back, at the latest
+        `SETTLE_NS` after the event; a stream without events is cut at every jump.
+        """
+        cuts: list[tuple[int, int, int]] = []
+        for t in self.events:
+            later = [part for part in self.parts if part.t >= t and (not cuts or part.before > cuts[-1])]
+            wrapped = [part for part in later if part.wrapped and part.t <= t + SETTLE_NS]
+            chosen = (wrapped or later)[:1]
+            cuts.append(chosen[0].before if chosen else self._counts())
+        if not self.events:
+            cuts = [part.before for part in self.parts if part.wrapped]
+        edges = [(0, 0, 0), *cuts, self._counts()]
+        return [
+            Pass(*(b - a for a, b in zip(low, high, strict=True)))
+            for low, high in zip(edges, edges[1:], strict=False)
+        ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Totals, passes and device tail for the result file; `off` says why counting stopped early, if it
-        did."""
-        total = Pass(
-            sum(p.zero for p in self.passes),
-            sum(p.normal for p in self.passes),
-            sum(p.xbzrle for p in self.passes),
-        )
+        """Totals, passes and device tail for the result file; `off` says why counting stopped early."""
         return {
-            **total.as_dict(),
-            "passes": [p.as_dict() for p in self.passes],
+            **Pass(*self._counts()).as_dict(),
+            "passes": [one.as_dict() for one in self.passes()],
             "device_tail_bytes": self.tail,
             "off": "" if self.off == "tail" else self.off,
         }
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self.zero, self.normal, self.xbzrle
 
     def _give_up(self, reason: str) -> None:
         self.off = reason
@@ -170,13 +200,13 @@ class QemuStream:
             self._take(8)
             if name != "ram":
                 raise _Stop(f"iterable section {name!r}")
-            self._section = self._ram_section = number
-            self._step = self._ram
+            self._ram_section = number
+            self._begin_part()
         elif kind in (0x02, 0x03):
-            self._section = self._u32()
-            if self._section != self._ram_section:
-                raise _Stop(f"part of unknown section {self._section}")
-            self._step = self._ram
+            number = self._u32()
+            if number != self._ram_section:
+                raise _Stop(f"part of unknown section {number}")
+            self._begin_part()
         elif kind == 0x7E:
             self._u32()
         elif kind in (0x04, 0x00):
@@ -208,20 +238,24 @@ class QemuStream:
         flags = word & 0xFFF
         if flags == _PAGE_CONT:
             self._skip(PAGE)
-            self._page(word, "normal")
+            self._place(word)
+            self.normal += 1
         elif flags & _ZERO:
             self._block(flags)
             self._u8()
-            self._page(word, "zero")
+            self._place(word)
+            self.zero += 1
         elif flags & _FULL:
             self._block(flags)
             self._skip(PAGE)
-            self._page(word, "normal")
+            self._place(word)
+            self.normal += 1
         elif flags & _XBZRLE:
             self._block(flags)
             self._u8()
             self._skip(self._u16())
-            self._page(word, "xbzrle")
+            self._place(word)
+            self.xbzrle += 1
         elif flags & _MEM_SIZE:
             self._mem_left = word & ~0xFFF
             self._step = self._mem_block
@@ -252,13 +286,18 @@ class QemuStream:
             raise _Need
         self._at += size
 
-    def _page(self, word: int, what: str) -> None:
+    def _begin_part(self) -> None:
+        self.parts.append(Part(self._clock(), self._counts()))
+        self._fresh = True
+        self._step = self._ram
+
+    def _place(self, word: int) -> None:
+        """Note where a page lies; the first page of a part tells whether the order jumped back."""
         place = (self.blocks.order[self.blocks.current], word & ~0xFFF)
-        if not self.told and place <= self.blocks.last:
-            self.passes.append(Pass())
+        if self._fresh:
+            self._fresh = False
+            self.parts[-1].wrapped = place <= self.blocks.last
         self.blocks.last = place
-        current = self.passes[-1]
-        setattr(current, what, getattr(current, what) + 1)
 
     def _bounded(self, size: int) -> int:
         if size > MAX_WAITING:

@@ -216,6 +216,6 @@ class SourceMachine(Machine):
         elif self.state in ("commit", "attach"):
             self._finish(True, code, reason)
         elif self.state != "aborting":
-            self._send_unless_lost(m.Abort(job=self.request.job, code=code if code in m.ABORT_CODES else "failed",
-                                           reason=reason[:1000]))  # fmt: skip
+            told = code if code in m.ABORT_CODES else "failed"
+            self._send_unless_lost(m.Abort(job=self.request.job, code=told, reason=reason[:1000]))
             self._finish(False, code, reason)

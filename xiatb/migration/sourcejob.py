@@ -72,8 +72,10 @@ class SourceJob(JobShell):
         elif event.kind == "RESUME":
             self.machine.on_resumed_here(now)
         elif event.kind == "MIGRATION_PASS":
-            self.passes.append({"pass": int(event.data.get("pass", 0)), "start_ns": event.t})
-            self.stream.next_pass()
+            number = int(event.data.get("pass", 0))
+            self.passes.append({"pass": number, "start_ns": event.t})
+            if number > 1:
+                self.stream.next_pass(event.t)
         self.step()
 
     def on_phase(self, name: str) -> None:

@@ -1,0 +1,177 @@
+"""`xiatb migrate`: move a running guest to another hypervisor host of its lab."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
+from xiatb.lab.client import LabClient
+from xiatb.lab.paths import lab_names
+from xiatb.node.control_protocol import ControlError
+
+_PHASES = {
+    "capabilities": "greeting the destination",
+    "admission": "asking for admission",
+    "transfer": "preparing",
+    "storage": "copying the disk",
+    "precopy": "copying memory",
+    "switchover": "switching over",
+    "cancelling": "cancelling",
+    "commit": "committing",
+    "attach": "waiting for the guest to join",
+    "aborting": "cleaning up",
+    "done": "done",
+    "failed": "failed",
+}
+
+
+@click.command("migrate", short_help="Move a running guest to another hypervisor host.")
+@click.argument("guest")
+@click.option("--to", "host", required=True, metavar="HOST", help="The hypervisor host to move the guest to.")
+@click.option("--with-storage", "storage", is_flag=True, help="Move the guest's disk too (full migration).")
+@click.option("-l", "--lab", metavar="LAB", help="The lab; may be left out when only one is up.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result."
+)
+def command(guest: str, host: str, storage: bool, lab: str | None, output: str) -> None:
+    """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
+
+    Memory and CPU state always move; with --with-storage the disk moves too. Ctrl-C cancels: the guest then
+    stays where it is. Exit codes: 0 moved, 1 not moved (the guest runs on where it was), 2 unknown guest or
+    host or already there, 5 no such lab, 130 cancelled.
+    """
+    name = lab or _only_lab()
+    client = LabClient(name)
+    with client, _Cancel(name, guest) as cancel:
+        events = client.stream("migrate", guest=guest, to=host, storage=storage)
+        try:
+            result = _follow(events, quiet=output == "json")
+        except ControlError as error:
+            raise _meaning(error, cancelled=cancel.asked) from None
+    if output == "json":
+        click.echo(json.dumps(result, indent=1))
+    else:
+        _tell(result)
+
+
+def _only_lab() -> str:
+    labs = lab_names()
+    if len(labs) == 1:
+        return labs[0]
+    there = f"labs that are up: {', '.join(labs)}" if labs else "no lab is up; xiatb up FILE starts one"
+    raise UsageError("which lab?" if labs else "there is no lab", hint=f"{there}; choose with -l LAB")
+
+
+def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:
+    if error.code == "EUSAGE":
+        return UsageError(error.message)
+    if cancelled and error.code == "cancelled":
+        return InterruptedByUserError("migration cancelled; the guest runs on where it was")
+    return XiatbError(f"not migrated ({error.code}): {error.message}")
+
+
+def _follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+    """Show events as a progress bar on standard error until the result comes."""
+    result: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=None, detail="")
+        for event in events:
+            if event["event"] == "result":
+                result = {key: value for key, value in event.items() if key != "event"}
+            elif event["event"] == "phase":
+                _show_phase(progress, task, str(event.get("phase")))
+            elif event["event"] == "progress":
+                _show_progress(progress, task, event)
+        progress.update(task, total=1, completed=1)
+    return result
+
+
+def _show_phase(progress: Progress, task: TaskID, phase: str) -> None:
+    progress.update(task, description=_PHASES.get(phase, phase))
+    if phase in ("storage", "precopy"):
+        progress.update(task, total=None, completed=0)
+
+
+def _show_progress(progress: Progress, task: TaskID, event: dict[str, Any]) -> None:
+    total, remaining = int(event.get("total", 0)), int(event.get("remaining", 0))
+    detail = f"{_mib(int(event.get('rate', 0)))}/s"
+    if event.get("phase") == "precopy":
+        detail += f"  pass {event.get('pass', 0)}"
+    detail += f"  {_mib(remaining)} left"
+    progress.update(task, total=total or None, completed=max(0, total - remaining), detail=detail)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def _tell(result: dict[str, Any]) -> None:
+    sent = result.get("bytes_qemu", {})
+    click.echo(f"{result.get('guest')} moved from {result.get('from')} to {result.get('to')}")
+    rows = [
+        ("total time", _ms(result.get("total_ms"))),
+        ("downtime", _ms(result.get("downtime_ms"))),
+        ("passes", str(len(result.get("passes", [])))),
+        ("memory sent", _mib(int(sent.get("ram", 0)))),
+        ("disk sent", _mib(int(sent.get("nbd", 0)))),
+        ("locator", result.get("locator") or "the guest has not joined yet"),
+    ]
+    for label, value in rows:
+        click.echo(f"  {label:<12} {value}")
+    if result.get("note"):
+        click.echo(f"  note: {result['note']}", err=True)
+
+
+def _ms(value: Any) -> str:
+    return f"{float(value):.0f} ms" if value is not None else "not known"
+
+
+class _Cancel:
+    """While it is entered, Ctrl-C asks the lab to cancel the migration, once; a second one ends the
+    command."""
+
+    def __init__(self, lab: str, guest: str) -> None:
+        self._lab = lab
+        self._guest = guest
+        self._before: Any = None
+        self.asked = False
+
+    def __enter__(self) -> _Cancel:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        sys.stderr.write("\ncancelling; Ctrl-C again to stop watching\n")
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def _ask(self) -> None:
+        try:
+            with LabClient(self._lab) as client:
+                client.request("migrate_cancel", guest=self._guest)
+        except XiatbError as error:
+            sys.stderr.write(f"cancel: {error.message}\n")

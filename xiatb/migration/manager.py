@@ -1,0 +1,190 @@
+"""The lab's side of migration: one daemon per hypervisor host, and the supervisor's op `migrate`.
+
+Implements `lab.extensions.NodeService`. `migrate` finds the host that the guest runs on now, lets its
+daemon do the work and passes its events on; afterwards the lab's names file tells the guest's new location.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xiatb.errors import XiatbError
+from xiatb.lab.client import ControlClient, SocketGoneError
+from xiatb.lab.extensions import LabContext
+from xiatb.lab.paths import LabPaths
+from xiatb.lab.plan import NodePlan, Plan
+from xiatb.lab.process import ProcessId, stop_all
+from xiatb.lab.readiness import ready_pipe
+from xiatb.migration.config import DaemonConfig, Peer
+from xiatb.node.control_protocol import ControlError
+from xiatb.wire.dag import DAG
+from xiatb.wire.xid import XID
+
+READY_S = 30.0
+SILENCE_S = 120.0
+"""The daemon sends progress ten times a second; longer silence than this means that it hangs."""
+USAGE = "EUSAGE"
+"""Error code of requests that make no sense; the command line then exits with 2."""
+Emit = Callable[[dict[str, Any]], None]
+
+
+def socket_path(paths: LabPaths, node: str) -> Path:
+    """The control socket of a hypervisor's migration daemon."""
+    return paths.node(node) / "migrated.sock"
+
+
+def log_path(paths: LabPaths, node: str) -> Path:
+    """The daemon's log."""
+    return paths.node(node) / "migrated.log"
+
+
+def daemon_config(plan: Plan, paths: LabPaths, node: NodePlan) -> DaemonConfig:
+    """The configuration of the daemon on hypervisor `node`; its peers are all other hypervisors."""
+    return DaemonConfig(
+        lab=plan.lab,
+        host=node.name,
+        key=paths.key(f"migrated-{node.name}"),
+        state_dir=paths.node(node.name),
+        socket=socket_path(paths, node.name),
+        node_control=paths.control(node.name),
+        guests=paths.root / "guests",
+        peers={
+            other.name: Peer(other.name, XID.parse(other.migration_sid), service_dag(other))
+            for other in plan.kind("hypervisor")
+            if other.name != node.name and other.migration_sid is not None
+        },
+    )
+
+
+def service_dag(node: NodePlan) -> str:
+    """Where the node's daemon is to be dialled."""
+    if node.ad is None or node.migration_sid is None:
+        raise XiatbError(f"{node.name} is no hypervisor with a migration daemon")
+    return str(DAG.service(XID.parse(node.ad), XID.parse(node.hid), XID.parse(node.migration_sid)))
+
+
+class MigrationManager:
+    """Starts, stops and uses the migration daemons of one lab."""
+
+    def __init__(self) -> None:
+        self._daemons: dict[str, ProcessId] = {}
+        self._lock = threading.Lock()
+
+    def start_node(self, context: LabContext, node: str) -> None:
+        """See lab.extensions.NodeService."""
+        config = daemon_config(context.plan, context.paths, context.plan.node(node))
+        path = context.paths.node(node) / "migrated.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config.to_json(), indent=1) + "\n")
+        log = log_path(context.paths, node)
+        with ready_pipe() as pipe:
+            child = context.spawn(
+                node, [sys.executable, "-m", "xiatb.migration.daemon", str(path)], what=f"migrated {node}",
+                log=log, env=pipe.environment(), pass_fds=[pipe.writer],
+            )  # fmt: skip
+            pipe.close_writer()
+            told = pipe.wait(child, f"migration daemon of {node}", log, time.monotonic() + READY_S)
+        if not told.get("ready"):
+            raise XiatbError(f"migration daemon of {node}: {told.get('message')}", hint=f"see {log}")
+        with self._lock:
+            self._daemons[node] = context.identify(child.pid)
+        context.progress(f"migration daemon {node} is ready")
+
+    def stop(self, context: LabContext) -> None:
+        """See lab.extensions.NodeService."""
+        with self._lock:
+            daemons, self._daemons = list(self._daemons.values()), {}
+        stop_all(daemons, grace=20.0)
+
+    def status(self, context: LabContext) -> dict[str, dict[str, Any]]:
+        """See lab.extensions.NodeService."""
+        shown: dict[str, dict[str, Any]] = {}
+        for node in context.plan.kind("hypervisor"):
+            try:
+                shown[node.name] = {"migrated": "running", **self._ask(context, node.name, "status")}
+            except XiatbError:
+                shown[node.name] = {"migrated": "dead"}
+        return shown
+
+    def where(self, context: LabContext, guest: str) -> tuple[str | None, dict[str, str]]:
+        """The hypervisor on which the guest runs now (None: on none), and its state on each that answers."""
+        states: dict[str, str] = {}
+        for node in context.plan.kind("hypervisor"):
+            with contextlib.suppress(SocketGoneError):
+                answer = self._ask(context, node.name, "states", guests=[guest])
+                states[node.name] = str(answer["states"].get(guest, "absent"))
+        running = [node for node, state in states.items() if state == "running"]
+        return (running[0] if running else None), states
+
+    def migrate(self, context: LabContext, guest: str, to: str, storage: bool, emit: Emit) -> dict[str, Any]:
+        """Move a guest; `emit` gets the daemon's events. Gives the daemon's result dict.
+
+        Raises ControlError with code EUSAGE for an unknown guest or host or when the guest is there already,
+        else with the migration's reason as code: the guest then runs on where it was.
+        """
+        self._check(context.plan, guest, to)
+        source, states = self.where(context, guest)
+        if source is None:
+            seen = (
+                ", ".join(f"{node}: {state}" for node, state in sorted(states.items())) or "no daemon answers"
+            )
+            raise ControlError("not-running", f"guest {guest} is not running ({seen})")
+        if source == to:
+            raise ControlError(USAGE, f"guest {guest} is already on {to}")
+        result: dict[str, Any] = {}
+        with ControlClient(socket_path(context.paths, source)) as client:
+            for event in client.stream("migrate", timeout=SILENCE_S, guest=guest, to=to, storage=storage):
+                if event.get("event") == "result":
+                    result = {k: v for k, v in event.items() if k not in ("event", "id")}
+                else:
+                    emit({k: v for k, v in event.items() if k != "id"})
+        self._moved(context, guest, to)
+        return result
+
+    def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
+        """Cancel the guest's migration; {"cancelled": False} when it is too late. ControlError if there is
+        none."""
+        source, _ = self.where(context, guest)
+        for node in [source] if source else [n.name for n in context.plan.kind("hypervisor")]:
+            return self._ask(context, node, "cancel", guest=guest)
+        raise ControlError(USAGE, f"guest {guest} is not being migrated")
+
+    def _check(self, plan: Plan, guest: str, to: str) -> None:
+        guests = [one.name for one in plan.guests]
+        if guest not in guests:
+            raise ControlError(USAGE, f"no guest named {guest!r}; guests: {', '.join(guests) or 'none'}")
+        hosts = [node.name for node in plan.kind("hypervisor")]
+        if to not in hosts:
+            raise ControlError(USAGE, f"no hypervisor host named {to!r}; hosts: {', '.join(hosts) or 'none'}")
+
+    def _ask(self, context: LabContext, node: str, op: str, **fields: Any) -> dict[str, Any]:
+        with ControlClient(socket_path(context.paths, node)) as client:
+            return client.request(op, **fields)
+
+    def _moved(self, context: LabContext, guest: str, to: str) -> None:
+        """Names of the guest and its services now lead to the new location."""
+        node = context.plan.node(to)
+        if node.ad is not None:
+            with self._lock:
+                relocate_names(context.paths.names, context.plan, guest, XID.parse(node.ad))
+
+
+def relocate_names(path: Path, plan: Plan, guest: str, ad: XID) -> None:
+    """Rewrite the names file (lines "name dag") so that the guest's entries have its locator in `ad`."""
+    record = plan.guest(guest)
+    hid = XID.parse(record.hid)
+    own = {name for name, dag in plan.names.items() if DAG.parse(dag).intent_hid == hid}
+    lines = []
+    for line in path.read_text().splitlines():
+        name, _, dag = line.partition(" ")
+        lines.append(f"{name} {DAG.parse(dag.strip()).with_locator(ad, hid)}" if name in own else line)
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in lines))
+    partial.replace(path)
