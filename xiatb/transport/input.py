@@ -1,0 +1,471 @@
+"""The receiving half of a stream: what a segment from the peer does.
+
+The way of an in-order data segment or a plain ACK is short; everything rare (handshake, RST, FIN,
+options other than the timestamp) branches off it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from xiatb.errors import WireError
+from xiatb.transport.config import MIN_MTU
+from xiatb.transport.connection import HALF, INFINITY, MASK, State
+from xiatb.transport.errors import RefusedError, ResetError
+from xiatb.transport.events import EventKind
+from xiatb.transport.mobility import Verdict
+from xiatb.transport.output import OutputSide
+from xiatb.transport.packets import HeaderTemplate
+from xiatb.wire import migrate, xip, xstream
+from xiatb.wire.dag import DAG
+from xiatb.wire.xstream import ACK, FIN, RST, SYN
+
+_unpack_stamped = struct.Struct(">BBHIIIBBHII").unpack_from
+_RECEIVING = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
+_CHALLENGE_GAP = 0.005
+_STAMP_SLACK = 5_000_000
+"""Microseconds by which a reordered segment's timestamp may lie behind before it counts as an old
+duplicate (RFC 7323 5): with such fine stamps the plain comparison would drop reordered segments."""
+
+Blocks = tuple[tuple[int, int], ...]
+
+
+class InputSide(OutputSide):
+    """Everything that takes packets in."""
+
+    def receive(self, packet: bytes | bytearray | memoryview, now: float) -> None:
+        """Take a whole XIP packet addressed to this connection; hostile bytes are counted, never raise."""
+        try:
+            nxt, plen, _, dnode, snode, _, off = xip.parse_fast(packet)
+            at = off - 28
+            if nxt != xip.NXT_XSTREAM or bytes(packet[at : at + 24]) != self.remote_sid.key:
+                raise WireError("not a segment of this connection")
+        except WireError:
+            self.counters["malformed"] += 1
+            return
+        self.segment(packet, off, off + plen, off - 28 * snode, now)
+
+    def segment(
+        self, buf: bytes | bytearray | memoryview, off: int, end: int, source_at: int, now: float
+    ) -> None:
+        """Take the segment at off..end of `buf`, sent from the address whose nodes begin at
+        `source_at`."""
+        options: xstream.Options | None = None
+        words = 0
+        stamp = echo = 0
+        blocks: Blocks = ()
+        if end - off >= 28:
+            nxt, words, flags, seq, ack, win, kind, length, _, stamp, echo = _unpack_stamped(buf, off)
+            if words != 7 or kind != 8 or length != 3 or nxt:
+                words = 0
+        if words:
+            start = off + 28
+            stamped = True
+        else:
+            try:
+                header = xstream.parse(buf, off, end)
+                if header.nxt != xip.NXT_DATA:
+                    raise WireError("something follows the stream header")
+            except WireError:
+                self.counters["malformed"] += 1
+                return
+            flags, seq, ack, win, options = header.flags, header.seq, header.ack, header.win, header.options
+            start = off + header.length
+            stamped = options.timestamp is not None
+            if options.timestamp is not None:
+                stamp, echo = options.timestamp
+            blocks = options.sack
+        self.counters["segments_in"] += 1
+        state = self.state
+        if state < State.ESTABLISHED:
+            source = bytes(buf[source_at:off])
+            if not self._opening(flags, seq, ack, win, stamp, options, source, now):
+                return
+        elif options is not None and (options.migrate is not None or options.migrate_ack is not None):
+            self._mobility(options, now)
+        self._heard = now
+        self._process(flags, seq, ack, win, stamp, echo if stamped else -1, blocks, buf, start, end, now)
+
+    def _process(
+        self, flags: int, seq: int, ack: int, win: int, stamp: int, echo: int, blocks: Blocks,
+        buf: bytes | bytearray | memoryview, start: int, end: int, now: float,
+    ) -> None:  # fmt: skip
+        """A segment of a synchronised connection; `echo` is -1 without a timestamp."""
+        received = self._received
+        expected = received.next
+        delta = (seq - self.irs - expected) & MASK
+        if delta:
+            if delta >= HALF:
+                delta -= 1 << 32
+            if not self._acceptable(flags, delta, end - start, now):
+                return
+        if flags & (RST | SYN):
+            self._rare(flags, delta, now)
+            return
+        if not flags & ACK:
+            self.counters["dropped"] += 1
+            return
+        position = expected + delta
+        if echo >= 0:
+            behind = (self._ts_recent - stamp) & MASK
+            if behind >= HALF:
+                if position <= self._last_ack_sent:
+                    self._ts_recent = stamp
+            elif behind > _STAMP_SLACK and end > start:
+                self.counters["dropped"] += 1
+                self._challenge(now)
+                return
+        if not self._take_ack(position, ack, win, echo, blocks, now):
+            return
+        if end > start or flags & FIN:
+            self._take_data(position, buf, start, end, flags, now)
+
+    def _acceptable(self, flags: int, delta: int, size: int, now: float) -> bool:
+        """Whether a segment that is not the next one may be looked at (RFC 9293 3.10.7.4 step 1)."""
+        room = self._offered - self._received.next
+        if delta > room + 1 or delta < -(1 << 30):
+            self.counters["dropped"] += 1
+            if not flags & RST:
+                self._challenge(now)
+            return False
+        if delta == -1 and not size and not flags & (RST | SYN | FIN):
+            # A probe of our window or a keep-alive asks for an answer by being old.
+            self._ack_now = True
+        return True
+
+    def _challenge(self, now: float) -> None:
+        """Answer something implausible with our state, not too often (RFC 5961 7)."""
+        if now >= self._challenge_at:
+            self._challenge_at = now + _CHALLENGE_GAP
+            self._ack_now = True
+
+    def _rare(self, flags: int, delta: int, now: float) -> None:
+        """RST and SYN on a synchronised connection (RFC 5961 3 and 4)."""
+        if not flags & RST or delta != self._fin_seen and delta != 0:
+            self._challenge(now)
+        elif self.state is State.TIME_WAIT or (self.state is State.LAST_ACK and self._fin_position >= 0
+                                               and self._board.una >= self._fin_position):  # fmt: skip
+            self._finish(None)
+        else:
+            self._finish(ResetError(f"{self.remote_sid} reset the connection"))
+
+    def _take_ack(self, position: int, ack: int, win: int, echo: int, blocks: Blocks, now: float) -> bool:
+        """Process acknowledgement, window and SACK; False when the segment must be dropped."""
+        board = self._board
+        una = board.una
+        advance = (ack - self.iss - una) & MASK
+        if not advance and win == self._last_window and not blocks and not len(board):
+            return True
+        if advance >= HALF:
+            return True
+        una += advance
+        if una > self._snd_next:
+            self.counters["dropped"] += 1
+            self._challenge(now)
+            return False
+        if position >= self._window_seq:
+            self._window_seq = position
+            self._last_window = win
+            right = una + (win << self._snd_scale)
+            if right != self._snd_right:
+                self._snd_right = right
+                self._persist_at = INFINITY
+                self._duplicate_acks = 0
+            elif not advance and not self._sack and len(board):
+                self._duplicate_acks += 1
+        if advance or blocks or self._duplicate_acks:
+            self._progress(una, advance, echo, blocks, now)
+        return True
+
+    def _progress(self, una: int, advance: int, echo: int, blocks: Blocks, now: float) -> None:
+        """Hand what the peer has to the scoreboard and to recovery, and set the timers anew."""
+        board, rtt, recovery = self._board, self._rtt, self._recovery
+        echoed_at = 0.0
+        if echo >= 0:
+            age = (int(now * 1e6) + self._stamp_offset - echo) & MASK
+            if age < HALF:
+                age_s = age * 1e-6
+                echoed_at = now - age_s
+                if advance:
+                    rtt.sample(age_s, now)
+        ranges = self._ranges(blocks, una) if blocks else []
+        board.acknowledge(una, ranges, now, rtt.min_rtt)
+        if echo < 0 and advance and board.sample >= 0.0:
+            rtt.sample(board.sample, now)
+        if not self._sack:
+            recovery.without_sack(advance, self._duplicate_acks, now, self._snd_next)
+        recovery.on_ack(advance, now, self._snd_next, echoed_at)
+        if not advance and not board.newly_delivered:
+            return
+        if advance:
+            self._duplicate_acks = 0
+            self._progress_at = now
+            if self._want_room:
+                self._room_again()
+            if 0 <= self._fin_position < una:
+                self._fin_acknowledged(now)
+        if len(board):
+            self._rto_at = now + rtt.rto
+            probe = now + recovery.probe_delay()
+            self._probe_at = probe if probe < self._rto_at else INFINITY
+        else:
+            self._rto_at = self._probe_at = INFINITY
+
+    def _ranges(self, blocks: Blocks, una: int) -> list[tuple[int, int]]:
+        """SACK blocks as positions; a leading DSACK block is taken out and noted (RFC 2883)."""
+        base = self.iss + una
+        ranges: list[tuple[int, int]] = []
+        for left, right in blocks:
+            low = (left - base) & MASK
+            if low >= HALF:
+                low -= 1 << 32
+            size = (right - left) & MASK
+            if 0 < size < HALF:
+                ranges.append((una + low, una + low + size))
+        if ranges:
+            first = ranges[0]
+            if first[1] <= una or (len(ranges) > 1 and ranges[1][0] <= first[0] and first[1] <= ranges[1][1]):
+                del ranges[0]
+                self._board.duplicate_reported()
+        return ranges
+
+    def _take_data(
+        self, position: int, buf: bytes | bytearray | memoryview, start: int, end: int, flags: int, now: float
+    ) -> None:
+        """Put payload where it belongs and decide when to acknowledge (RFC 5681 4.2)."""
+        if self.state not in _RECEIVING:
+            if flags & FIN or end > start:
+                self._ack_now = True
+            return
+        received = self._received
+        size = end - start
+        expected = received.next
+        if position == expected and size <= self._offered - expected and not received.has_gap:
+            if size:
+                if self._read_closed:
+                    self._refuse_data()
+                    return
+                received.append(bytes(buf[start:end]))
+                if size > self._peer_segment:
+                    self._peer_segment = size
+                self._unacked_in += size
+                if self._unacked_in >= self.config.ack_every * self._peer_segment:
+                    self._ack_now = True
+                elif self._ack_at == INFINITY:
+                    self._ack_at = now + self.config.delayed_ack
+        elif not self._take_displaced(position, bytes(buf[start:end])):
+            return
+        taken = received.next - expected
+        if taken:
+            self.counters["bytes_in"] += taken
+            self._flags |= 1 << EventKind.READABLE
+        if flags & FIN and self._peer_fin < 0:
+            self._peer_fin = position + size
+        if self._peer_fin == received.next and not self._fin_seen:
+            self._take_fin(now)
+
+    def _take_displaced(self, position: int, data: bytes) -> bool:
+        """Data out of order, repeated, or beyond what was offered; always acknowledged at once."""
+        self._ack_now = True
+        received = self._received
+        room = self._offered - position
+        end = position + len(data)
+        if len(data) > room:
+            self.counters["dropped"] += 1
+            if room <= 0:
+                return False
+            data = data[:room]
+        if end <= received.next:
+            if data:
+                self.counters["duplicates"] += 1
+                self._dsack = (position, end)
+            return True
+        if self._read_closed:
+            self._refuse_data()
+            return False
+        repeated = received.insert(position, data)
+        if repeated is not None:
+            self.counters["duplicates"] += 1
+            self._dsack = repeated
+        return len(data) == end - position
+
+    def _refuse_data(self) -> None:
+        """The application has closed and will never read this: tell the peer (RFC 9293 3.6)."""
+        self._urgent.append(self._reset())
+        self._finish(ResetError("data arrived after close"))
+
+    def _take_fin(self, now: float) -> None:
+        """The peer's last byte is in."""
+        self._fin_seen = True
+        self._ack_now = True
+        self._event(EventKind.EOF)
+        if self.state is State.ESTABLISHED:
+            self.state = State.CLOSE_WAIT
+        elif self.state is State.FIN_WAIT_1:
+            self.state = State.CLOSING
+        elif self.state is State.FIN_WAIT_2:
+            self._enter_time_wait(now)
+
+    def _fin_acknowledged(self, now: float) -> None:
+        """The peer has everything we shall ever send."""
+        if self.state is State.FIN_WAIT_1:
+            self.state = State.FIN_WAIT_2
+            if self._read_closed:
+                self._state_at = now + self.config.linger
+        elif self.state is State.CLOSING:
+            self._enter_time_wait(now)
+        elif self.state is State.LAST_ACK:
+            self._finish(None)
+
+    def _enter_time_wait(self, now: float) -> None:
+        """Stay a while to acknowledge a repeated FIN."""
+        self.state = State.TIME_WAIT
+        self._rto_at = self._probe_at = self._persist_at = self._keep_at = INFINITY
+        self._state_at = now + self.config.time_wait
+
+    def _room_again(self) -> None:
+        """Tell a writer that was held up that there is room, once it is worth waking it."""
+        used = self._buffer.size + self._snd_next - self._board.una
+        if self.send_limit - used >= min(self.send_limit >> 2, 1 << 16):
+            unsent = self.config.unsent_limit
+            if not unsent or self._buffer.size * 2 <= unsent:
+                self._want_room = False
+                self._flags |= 1 << EventKind.WRITABLE
+
+    def _opening(
+        self, flags: int, seq: int, ack: int, win: int, stamp: int, options: xstream.Options | None,
+        source: bytes, now: float,
+    ) -> bool:  # fmt: skip
+        """A segment before the connection is established; True when it may be processed further."""
+        if self.state is State.CLOSED:
+            return False
+        acked = (ack - self.iss) & MASK == 1
+        if self.state is State.SYN_RCVD and not flags & (SYN | RST):
+            if flags & ACK and acked:
+                self._established(win, now)
+                return True
+            return False
+        if flags & ACK and not acked:
+            if not flags & RST:
+                self._urgent.append(self._reset_for(ack))
+            return False
+        if flags & RST:
+            if flags & ACK:
+                self._finish(RefusedError(f"{self.remote_sid} refused the connection"))
+            return False
+        if flags & SYN:
+            self._take_syn(flags, seq, win, stamp, options, source, now)
+        return False
+
+    def _reset_for(self, ack: int) -> tuple[bytes, bytes]:
+        """The reset that answers an acknowledgement of something never sent (RFC 9293 3.10.7.3)."""
+        template = self._template
+        return template.bare(template.head, 16, template.rest, 0, 4, RST, ack, 0, 0), b""
+
+    def _take_syn(
+        self, flags: int, seq: int, win: int, stamp: int, options: xstream.Options | None, source: bytes,
+        now: float,
+    ) -> None:  # fmt: skip
+        """The peer's SYN: its parameters, and the address that it answers from.
+
+        A service may answer from elsewhere than where it was called (anycast, rendezvous); knowing
+        our initial sequence number, it is whom the SYN reached, so this is the first binding of the
+        peer's address and no change of it.
+        """
+        self.irs = seq
+        if flags & ACK and source != self.remote.to_wire():
+            try:
+                self._set_remote(xip.dag_of(source))
+            except WireError:
+                self.counters["malformed"] += 1
+                return
+        self.set_peer_options(options or xstream.Options())
+        self._ts_recent = stamp
+        if flags & ACK:
+            self._established(win, now)
+            self._ack_now = True
+            return
+        if self.state is State.SYN_SENT:
+            self.state = State.SYN_RCVD
+        self._urgent.append(self._syn(now))
+
+    def set_peer_options(self, options: xstream.Options) -> None:
+        """Take over what the peer's SYN announced; absent options switch features off."""
+        if options.mss is not None and options.mss >= MIN_MTU:
+            self.peer_mtu = options.mss
+        if options.wscale is not None:
+            self._snd_scale = min(options.wscale, 14)
+        else:
+            self._rcv_scale = 0
+        self._stamps = options.timestamp is not None
+        self._sack = options.sack_permitted
+        self._update_mss()
+
+    def _established(self, win: int, now: float) -> None:
+        """The handshake is complete; `win` is as in a SYN or already scaled by nothing."""
+        self.state = State.ESTABLISHED
+        self._snd_right = 1 + win
+        self._last_window = win
+        self._window_seq = 0
+        self._rtt.reset_backoff()
+        self._state_at = INFINITY
+        if self.config.keepalive_idle > 0:
+            self._keep_at = now + self.config.keepalive_idle
+        self._progress_at = self._heard = now
+        self._event(EventKind.CONNECTED)
+        self._event(EventKind.WRITABLE)
+        if self._fin_wanted:
+            self.state = State.FIN_WAIT_1
+
+    def _set_remote(self, remote: DAG) -> None:
+        """Send to `remote` from now on."""
+        self.remote = remote
+        self._template = HeaderTemplate(self.local, remote)
+        self._update_mss()
+
+    def _mobility(self, options: xstream.Options, now: float) -> None:
+        """MIGRATE and MIGRATEACK options; the only way in which a peer's address ever changes."""
+        counters = self.counters
+        try:
+            if options.migrate_ack is not None and self._mover is not None:
+                ack = migrate.parse_ack_option(options.migrate_ack)
+                if self._mover.accept(ack):
+                    self._event(EventKind.MOVED, now - self._mover.started_at)
+                else:
+                    counters["migrate_stale"] += 1
+            if options.migrate is not None:
+                self._peer_move(migrate.parse_migrate_option(options.migrate), options.mss, now)
+        except WireError:
+            counters["malformed"] += 1
+
+    def _peer_move(self, message: migrate.Migrate, mtu: int | None, now: float) -> None:
+        """Check a MIGRATE; when it is new and genuine, go on at the new address at once."""
+        verdict = self._peer_moves.judge(message)
+        if verdict is Verdict.FORGED:
+            self.counters["migrate_refused"] += 1
+        elif verdict is Verdict.STALE:
+            self.counters["migrate_stale"] += 1
+        elif verdict is Verdict.REPEAT:
+            self._acknowledge_move(now)
+        else:
+            self.counters["migrate_accepted"] += 1
+            if mtu is not None and mtu >= MIN_MTU:
+                self.peer_mtu = mtu
+            self.path_mtu = self.mtu
+            self._set_remote(message.dag)
+            self._acknowledge_move(now)
+            self._restart_path(now)
+            if self._mover is not None:
+                self._mover.hurry(now)
+            self._event(EventKind.PEER_MOVED, message.dag)
+
+    def _restart_path(self, now: float) -> None:
+        """One end moved: send what is outstanding again at once, on timers without history."""
+        self._recovery.on_path_change(self._snd_next, self.config.initial_rto)
+        self._rto_at = now + self._rtt.rto if len(self._board) else INFINITY
+        self._probe_at = INFINITY
+        self._progress_at = self._heard = now
+        self._keep_count = 0
+        self._persist_count = 0
+        if self._persist_at != INFINITY:
+            self._persist_at = now

@@ -1,0 +1,325 @@
+"""The sending half of a stream: segments, acknowledgements, probes, and what each of them waits for."""
+
+from __future__ import annotations
+
+from xiatb.transport.connection import INFINITY, MASK, Connection, State
+from xiatb.transport.errors import TimedOutError
+from xiatb.transport.events import EventKind
+from xiatb.transport.packets import Out
+from xiatb.transport.recovery import Phase
+from xiatb.transport.scoreboard import Segment
+from xiatb.wire import migrate, xstream
+from xiatb.wire.xstream import ACK, FIN, PUSH, RST, SYN
+
+_SENDING = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK))
+MAX_BLOCKS = 6
+"""SACK blocks in one acknowledgement: 6 need 52 bytes, the header could hold far more."""
+
+
+class OutputSide(Connection):
+    """Everything that makes packets."""
+
+    def transmit(self, now: float, budget: int = 64) -> list[Out]:
+        """At most about `budget` packets that may go out now, in order; call again when it was used up."""
+        out = self._urgent
+        self._urgent = []
+        state = self.state
+        if state is State.CLOSED:
+            return out
+        mover = self._mover
+        if mover is not None and mover.next_at <= now and state >= State.ESTABLISHED:
+            self._send_migrate(now, out)
+        if state in _SENDING:
+            self._send_data(now, budget - len(out), out)
+        if self._ack_now and state >= State.SYN_RCVD:
+            out.append(self._acknowledgement(now))
+        if out:
+            self._last_sent = now
+            self.counters["segments_out"] += len(out)
+        return out
+
+    def _header(self, now: float, flags: int, position: int, size: int) -> bytes:
+        """Header of a segment of `size` payload bytes whose first is at `position`."""
+        template = self._template
+        self._ack_now = False
+        self._unacked_in = 0
+        self._ack_at = INFINITY
+        ack = self._received.next
+        if self._fin_seen:
+            ack += 1
+        self._last_ack_sent = ack
+        window = self._offer(ack)
+        seq = (self.iss + position) & MASK
+        wire_ack = (self.irs + ack) & MASK
+        if self._stamps:
+            tsval = (int(now * 1e6) + self._stamp_offset) & MASK
+            return template.stamped(
+                template.head, 28 + size, template.rest, 0, 7, flags, seq, wire_ack, window,
+                8, 3, 0, tsval, self._ts_recent,
+            )  # fmt: skip
+        return template.bare(template.head, 16 + size, template.rest, 0, 4, flags, seq, wire_ack, window)
+
+    def _offer(self, ack: int) -> int:
+        """The window field; the right edge offered never moves back (RFC 9293 3.8.6.2.2)."""
+        received = self._received
+        free = self.config.recv_buffer - received.size
+        if free < self._peer_segment:
+            free = 0
+        right = received.next + free
+        if right < self._offered:
+            right = self._offered
+        scale = self._rcv_scale
+        window = (right - ack) >> scale if right > ack else 0
+        if window > 0xFFFF:
+            window = 0xFFFF
+        right = ack + (window << scale)
+        if right > self._offered:
+            self._offered = right
+        return window
+
+    def _with_options(self, now: float, flags: int, position: int, options: xstream.Options) -> bytes:
+        """Header of a segment without payload that carries more than a timestamp."""
+        plain = self._header(now, flags, position, 0)
+        length = self._template.length
+        fixed = xstream.parse(plain, length)
+        if self._stamps:
+            options.timestamp = fixed.options.timestamp
+        body = xstream.pack(flags, fixed.seq, fixed.ack, fixed.win, options)
+        return self._template.head + len(body).to_bytes(2, "big") + self._template.rest + body
+
+    def _acknowledgement(self, now: float) -> Out:
+        """A bare ACK, with SACK blocks when there are gaps, a DSACK block first (RFC 2018, RFC 2883)."""
+        received = self._received
+        if not self._sack or not (received.has_gap or self._dsack):
+            return self._header(now, ACK, self._snd_next, 0), b""
+        blocks = [self._dsack] if self._dsack else []
+        blocks += received.sack_blocks(MAX_BLOCKS - len(blocks))
+        self._dsack = None
+        irs = self.irs
+        wire = tuple(((irs + left) & MASK, (irs + right) & MASK) for left, right in blocks)
+        return self._with_options(now, ACK, self._snd_next, xstream.Options(sack=wire)), b""
+
+    def _send_data(self, now: float, budget: int, out: list[Out]) -> None:
+        """Lost segments first, then new data, as far as congestion and flow control go."""
+        board, recovery = self._board, self._recovery
+        sent = 0
+        quota = recovery.quota()
+        while budget > 0 and board.lost_bytes:
+            segment = board.next_lost()
+            if segment is None:
+                break
+            if len(segment.data) > self.mss:
+                segment = board.split(segment, self.mss)
+            size = segment.end - segment.start
+            if quota < size and board.in_flight:
+                self._after_sending(now, sent)
+                return
+            self._resend(segment, now, out)
+            recovery.sent(size)
+            quota -= size
+            budget -= 1
+            sent += 1
+        self._after_sending(now, sent + self._send_new(now, budget, quota, out))
+
+    def _resend(self, segment: Segment, now: float, out: list[Out]) -> None:
+        """Send one segment again."""
+        self._board.resent(segment, now)
+        size = len(segment.data)
+        flags = ACK | FIN if segment.fin else ACK
+        out.append((self._header(now, flags, segment.start, size), segment.data))
+        counters = self.counters
+        counters["retransmitted"] += 1
+        counters["bytes_out"] += size
+
+    def _send_new(self, now: float, budget: int, quota: int, out: list[Out]) -> int:
+        """Send data never sent before, then the FIN when it is its turn; return how many segments."""
+        buffer, board, mss = self._buffer, self._board, self.mss
+        room = self._snd_right - self._snd_next
+        count = total = 0
+        while budget > 0:
+            left = buffer.size
+            if not left:
+                break
+            limit = mss if mss < left else left
+            if limit > room:
+                if room <= 0 or (board.in_flight and room < mss):
+                    break
+                limit = room
+            if quota < limit and board.in_flight:
+                self._recovery.limited_until = self._snd_next
+                break
+            data = buffer.take(limit)
+            position = self._snd_next
+            self._snd_next = end = position + limit
+            board.sent(Segment(position, end, data, False, now))
+            flags = ACK | PUSH if left == limit else ACK
+            out.append((self._header(now, flags, position, limit), data))
+            quota -= limit
+            room -= limit
+            total += limit
+            budget -= 1
+            count += 1
+        if total:
+            self._recovery.sent(total)
+            self.counters["bytes_out"] += total
+        if self._fin_wanted and self._fin_position < 0 and not buffer.size and budget > 0:
+            self._send_fin(now, out)
+            count += 1
+        return count
+
+    def _send_fin(self, now: float, out: list[Out]) -> None:
+        """The FIN takes one position behind the last byte; windows do not hold it back."""
+        position = self._fin_position = self._snd_next
+        self._snd_next = position + 1
+        self._board.sent(Segment(position, position + 1, b"", True, now))
+        out.append((self._header(now, ACK | FIN, position, 0), b""))
+
+    def _after_sending(self, now: float, count: int) -> None:
+        """Run the retransmission, probe or persist timer as the case may be (RFC 6298 5.1, RFC 8985 7.2)."""
+        board = self._board
+        if board.in_flight or board.lost_bytes or board.sacked_segments:
+            self._persist_at = INFINITY
+            if self._rto_at == INFINITY:
+                self._rto_at = now + self._rtt.rto
+                self._progress_at = now
+            if count:
+                probe = now + self._recovery.probe_delay()
+                self._probe_at = probe if probe < self._rto_at else INFINITY
+        elif self._buffer.size and self._persist_at == INFINITY and self._snd_right <= self._snd_next:
+            self._persist_count = 0
+            self._persist_at = now + self._rtt.rto
+
+    def _send_migrate(self, now: float, out: list[Out]) -> None:
+        """The signed word on where we are, in a segment of its own so that it fits every MTU."""
+        mover = self._mover
+        assert mover is not None
+        message = mover.take(now)
+        if message is None:
+            self._event(EventKind.MOVE_FAILED)
+            return
+        options = xstream.Options(mss=self.mtu, migrate=migrate.option_value(message))
+        out.append((self._with_options(now, ACK, self._snd_next, options), b""))
+        self.counters["migrate_sent"] += 1
+
+    def _acknowledge_move(self, now: float) -> None:
+        """Tell the peer, at its new place, that its move is known here."""
+        options = xstream.Options(
+            mss=self.mtu, migrate_ack=migrate.option_value(self._peer_moves.acknowledgement())
+        )
+        self._urgent.append((self._with_options(now, ACK, self._snd_next, options), b""))
+
+    def _syn(self, now: float) -> Out:
+        """SYN, or SYN with ACK when both ends opened at once; the window of a SYN is never scaled."""
+        stamp = (int(now * 1e6) + self._stamp_offset) & MASK
+        options = xstream.Options(
+            mss=self.mtu, wscale=self._rcv_scale, sack_permitted=True, timestamp=(stamp, self._ts_recent)
+        )
+        window = min(self.config.recv_buffer, 0xFFFF)
+        self._offered = max(self._offered, 1 + window)
+        both = self.state is State.SYN_RCVD
+        ack = (self.irs + 1) & MASK if both else 0
+        body = xstream.pack(SYN | ACK if both else SYN, self.iss, ack, window, options)
+        return self._template.head + len(body).to_bytes(2, "big") + self._template.rest + body, b""
+
+    def _reset(self) -> Out:
+        """RST at the next position, with an ACK so that any receiver can place it."""
+        template = self._template
+        seq = (self.iss + self._snd_next) & MASK
+        ack = (self.irs + self._received.next + self._fin_seen) & MASK
+        return template.bare(template.head, 16, template.rest, 0, 4, RST | ACK, seq, ack, 0), b""
+
+    def _window_probe(self, now: float) -> Out:
+        """An old position makes the peer answer with its ACK and window (RFC 9293 3.8.6.1, 3.8.4)."""
+        return self._header(now, ACK, self._board.una - 1, 0), b""
+
+    def tick(self, now: float) -> None:
+        """Act on every timer that has run out; call `transmit` afterwards."""
+        if now >= self._ack_at:
+            self._ack_now = True
+            self._ack_at = INFINITY
+        if now >= self._recovery.reorder_at:
+            self._recovery.look_for_losses(now, self._snd_next)
+        if now >= self._probe_at:
+            self._tail_probe(now)
+        if now >= self._rto_at:
+            self._timeout(now)
+        if now >= self._persist_at:
+            self._persist(now)
+        if now >= self._keep_at:
+            self._keep_alive(now)
+        if now >= self._state_at:
+            self._state_timeout(now)
+
+    def _tail_probe(self, now: float) -> None:
+        """Nothing was acknowledged for two round trips: send new data or the last segment again."""
+        self._probe_at = INFINITY
+        board, recovery = self._board, self._recovery
+        if recovery.phase is not Phase.OPEN or not len(board):
+            return
+        out: list[Out] = []
+        resent = False
+        if not self._send_new(now, 1, self.mss, out):
+            last = board.last()
+            if last is None or last.sacked or last.lost:
+                return
+            self._resend(board.split(last, self.mss) if len(last.data) > self.mss else last, now, out)
+            resent = True
+        self._urgent += out
+        recovery.probing(now, self._snd_next, resent)
+        self._rto_at = now + self._rtt.rto
+
+    def _timeout(self, now: float) -> None:
+        """RFC 6298 5.4 to 5.7, and giving up."""
+        self._rto_at = self._probe_at = INFINITY
+        if not len(self._board):
+            return
+        if now - self._progress_at >= self.config.give_up:
+            self._finish(
+                TimedOutError(f"{self.remote_sid} acknowledged nothing for {self.config.give_up:g} s")
+            )
+            return
+        self._recovery.on_timeout(now, self._snd_next)
+        self._rto_at = now + self._rtt.rto
+
+    def _persist(self, now: float) -> None:
+        """Probe a closed window, ever more slowly; a peer that is gone for good is noticed as well."""
+        config = self.config
+        if now - self._heard >= max(config.give_up, config.persist_max * 3):
+            self._finish(TimedOutError(f"{self.remote_sid} left its window closed and fell silent"))
+            return
+        self._persist_count += 1
+        self._urgent.append(self._window_probe(now))
+        wait = self._rtt.base_rto * (1 << min(self._persist_count, 10))
+        self._persist_at = now + min(wait, config.persist_max)
+
+    def _keep_alive(self, now: float) -> None:
+        """Probe a peer that has been silent; end the connection when it stays so."""
+        config = self.config
+        silent = now - self._heard
+        if silent < config.keepalive_idle:
+            self._keep_count = 0
+            self._keep_at = self._heard + config.keepalive_idle
+            return
+        if self._keep_count >= config.keepalive_probes:
+            self._urgent.append(self._reset())
+            self._finish(TimedOutError(f"{self.remote_sid} has been silent for {silent:.1f} s"))
+            return
+        self._keep_count += 1
+        self._keep_at = now + config.keepalive_interval
+        self._urgent.append(self._window_probe(now))
+
+    def _state_timeout(self, now: float) -> None:
+        """Connect retransmission, the end of TIME_WAIT, or a peer that never closes its side."""
+        self._state_at = INFINITY
+        if self.state in (State.SYN_SENT, State.SYN_RCVD):
+            if now - self.opened_at >= self.config.connect_timeout:
+                self._finish(TimedOutError(f"{self.remote_sid} did not answer the connect"))
+                return
+            self._rtt.back_off()
+            self._urgent.append(self._syn(now))
+            self._state_at = now + self._rtt.rto
+        elif self.state is State.TIME_WAIT:
+            self._finish(None)
+        else:
+            self._urgent.append(self._reset())
+            self._finish(TimedOutError(f"{self.remote_sid} did not close its side"))
