@@ -11,6 +11,7 @@ from typing import Any
 from xiatb.identity.keys import KeyPair
 from xiatb.node import effects as fx
 from xiatb.node import membership
+from xiatb.node.control_plane import ControlPlane
 from xiatb.node.join import HostJoin, RouterJoin
 from xiatb.wire.xid import XID, XidType
 
@@ -218,3 +219,81 @@ class JoinRouter(Node):
 
     def hosts(self) -> set[XID]:
         return {h.hid for h in self.join.hosts.values()}
+
+
+class Router(Node):
+    """A router or hypervisor host: join and routing together."""
+
+    def __init__(self, sim: Sim, name: str, ad: str = "ad1", **kw: Any) -> None:
+        super().__init__(sim, name)
+        self.key, self.ad_key = key(name), key(ad)
+        self.hid, self.ad = self.key.xid(XidType.HID), self.ad_key.xid(XidType.AD)
+        self.cert = membership.issue(self.ad_key, self.hid)
+        self.kw = kw
+        self.start()
+
+    def start(self) -> None:
+        """Power on: a fresh core that knows nothing."""
+        self.routes.clear()
+        self.neighbours.clear()
+        self.plane = ControlPlane(
+            self.key,
+            self.ad,
+            self.ad_key.public,
+            self.cert,
+            [],
+            Random(self.index),
+            clock_ns=self.sim.clock_ns,
+            entropy=self.sim.rng.randbytes,
+            **self.kw,
+        )
+        self.alive = True
+        for port in self.links:
+            self.link_up(port)
+
+    def core(self) -> Any:
+        return self.plane
+
+    def link_up(self, port: int) -> None:
+        self.plane.link_up(port, self.sim.now)
+        self.settle()
+
+    def link_down(self, port: int) -> None:
+        self.plane.link_down(port, self.sim.now)
+        self.settle()
+
+    def arrive(self, port: int, kind: str, source: bytes, payload: bytes) -> None:
+        if kind == "join":
+            self.plane.receive_join(port, source, payload, self.sim.now)
+        else:
+            self.plane.receive_routing(port, payload, self.sim.now)
+        self.settle()
+
+    def expect(self, hid: XID, port: int) -> None:
+        self.plane.expect(hid, port, self.sim.now)
+        self.settle()
+
+    def hosts(self) -> set[XID]:
+        return {h.hid for h in self.plane.join.hosts.values()}
+
+
+def path(start: Router, target: XID, limit: int = 64) -> list[str] | None:
+    """Follow the routes of `target` (AD or HID) from `start`; names passed, None when it ends nowhere."""
+    node: Any = start
+    names = [node.name]
+    for _ in range(limit):
+        if isinstance(node, Host):
+            return names if node.hid == target else None
+        if target in (node.hid, node.ad):
+            return names
+        entry = node.routes.get(target.key)
+        if entry is None:
+            return None
+        link = node.links[entry.port]
+        if not link.up:
+            return None
+        node = (link.ends[1] if link.ends[0] == (node, entry.port) else link.ends[0])[0]
+        if not node.alive or entry.nexthop != node.hid.key:
+            return None
+        names.append(node.name)
+    raise AssertionError(f"a loop: {names}")
