@@ -33,7 +33,7 @@ class Bindings:
     def __len__(self) -> int:
         return len(self._owners)
 
-    def keys(self) -> list[bytes]:
+    def sids(self) -> list[bytes]:
         """The bound SIDs' 24-byte keys, in the order in which they were bound."""
         return list(self._owners)
 

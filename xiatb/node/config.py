@@ -88,7 +88,7 @@ class NodeConfig:
     @property
     def graph_path(self) -> Path:
         """Where the running Click configuration is written, readable for people."""
-        return self.state_dir / "router.click"
+        return self.state_dir / "node.click"
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the values, one line each; empty when all is well."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xiatb.errors import WireError, XiatbError
@@ -85,7 +84,7 @@ class Operations:
             "data_plane": node.config.data_plane,
             "uptime_s": round(time.monotonic() - node.started, 3),
             "ports": [port.describe() for port in node.ports],
-            "sids": [str(XID.from_key(key)) for key in node.bindings.keys()],
+            "sids": [str(XID.from_key(key)) for key in node.bindings.sids()],
             "stats": node.stats(),
         }
 
@@ -113,7 +112,7 @@ class Operations:
         """XCMP echo; an event for every answer, then the summary."""
         plan = PingPlan(
             dag=self._node.names.resolve(field(request, "dag", str)),
-            count=int(number(request, "count", 1, 1, MAX_PINGS)),
+            requests=int(number(request, "count", 1, 1, MAX_PINGS)),
             interval=number(request, "interval", 1.0, 0.0, 3600.0),
             timeout=number(request, "timeout", 1.0, 0.001, 3600.0),
             size=int(number(request, "size", 56, 0, MAX_DATA)),
@@ -198,5 +197,3 @@ class Operations:
         for joined in self._waiters.pop(hid.key, set()):
             if not joined.done():
                 joined.set_result(None)
-
-

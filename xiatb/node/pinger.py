@@ -17,10 +17,10 @@ MAX_DATA = 60000
 
 
 class PingPlan(NamedTuple):
-    """What to send: `count` requests to `dag`, one each `interval` s, each awaited for `timeout` s."""
+    """What to send: `requests` echo requests to `dag`, one each `interval` s, each awaited for `timeout` s."""
 
     dag: DAG
-    count: int
+    requests: int
     interval: float
     timeout: float
     size: int
@@ -56,7 +56,7 @@ class Pinger:
         rtts: list[float] = []
         start = time.monotonic()
         waiting = []
-        for seq in range(plan.count):
+        for seq in range(plan.requests):
             await asyncio.sleep(max(0.0, start + seq * plan.interval - time.monotonic()))
             waiting.append(asyncio.ensure_future(self._one(ident, seq & 0xFFFF, plan)))
             waiting[-1].add_done_callback(lambda task: _tell(task, rtts, report))
@@ -66,7 +66,7 @@ class Pinger:
             for task in waiting:
                 task.cancel()
         return {
-            "sent": plan.count,
+            "sent": plan.requests,
             "received": len(rtts),
             "rtt_min_ms": min(rtts, default=None),
             "rtt_avg_ms": sum(rtts) / len(rtts) if rtts else None,

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from xiatb.node import rtnetlink, sid_filter
+from xiatb.node.control_protocol import Json
 from xiatb.node.packet_socket import PacketSocket
 
 ETHERTYPES = (0xC0DE, 0x9990, 0x9991)
@@ -23,12 +24,16 @@ def _discard(frame: bytearray) -> None:
 class Port:
     """One interface of the node. Fulfils the `Device` protocol of xiatb.click.context.
 
-    index: number in the graph (0 is the internal link); role: "internal", "link" or "guest".
+    index: number in the graph (0 is the internal link); name: the kernel's; label: what people call it;
+    role: "internal", "link" or "guest".
     """
 
-    def __init__(self, index: int, name: str, role: str, mtu: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, index: int, name: str, role: str, mtu: int, loop: asyncio.AbstractEventLoop, label: str = ""
+    ) -> None:
         self.index = index
         self.name = name
+        self.label = label or name
         self.role = role
         self.mtu = mtu
         self.mac = bytes(6)
@@ -95,6 +100,19 @@ class Port:
         self._program = sid_filter.exclude_intents(keys) if keys else None
         if self._sockets:
             self._sockets[0].set_filter(self._program)
+
+    def describe(self) -> Json:
+        """The port as JSON for `status`."""
+        return {
+            "index": self.index,
+            "name": self.label,
+            "ifname": self.name,
+            "role": self.role,
+            "up": self.up,
+            "mac": self.mac.hex(":"),
+            "mtu": self.mtu,
+            **self.counters(),
+        }
 
     def counters(self) -> dict[str, int]:
         """Totals over the life of the port: rx, tx, tx_dropped, rx_dropped, rx_down."""

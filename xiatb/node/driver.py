@@ -1,0 +1,174 @@
+"""Drives one transport endpoint on one packet socket in an asyncio loop.
+
+Frames are drained up to 64 a wake-up, then there is one pass of the endpoint's output, whose packets
+go to the kernel as (Ethernet, header, payload) without being joined. The one timer is set to the
+endpoint's next deadline. A new locator of the node moves the endpoint at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xiatb.errors import XiatbError
+from xiatb.node import sid_filter
+from xiatb.node.control_protocol import ControlError
+from xiatb.node.locator import NodeLocator
+from xiatb.node.packet_socket import DRAIN_BUDGET, PacketSocket
+from xiatb.node.stack import Stack
+from xiatb.transport.endpoint import Endpoint
+from xiatb.wire.xid import XID
+from xiatb.wire.xip import ETH_P_XIP
+
+SOCKET_BUFFER = 4 << 20
+"""Receive buffer of one socket: more than the largest window offered, in kernel memory."""
+
+
+class EndpointDriver:
+    """An endpoint at work.
+
+    on_activity() is called after every batch of input or timers; on_lost(error) once, when the node
+    process is gone or the network device is. After that the driver is closed.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        endpoint: Endpoint,
+        sid: XID,
+        locator: NodeLocator,
+        on_activity: Callable[[], None],
+        on_lost: Callable[[XiatbError], None],
+    ) -> None:
+        """Opens the socket. Raises DeviceError."""
+        self.stack = stack
+        self.endpoint = endpoint
+        self.sid = sid
+        self.locator = locator
+        self._loop = asyncio.get_running_loop()
+        self._on_activity = on_activity
+        self._on_lost = on_lost
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump_handle: asyncio.Handle | None = None
+        self._now = 0.0
+        self._closed = False
+        self._open(locator)
+        self._ticket = stack.attach(self._relocated, self._lost)
+
+    @property
+    def closed(self) -> bool:
+        """True after `close` or when the node is gone."""
+        return self._closed
+
+    def _open(self, locator: NodeLocator) -> None:
+        program = sid_filter.match_intent(self.sid.key)
+        self._socket = PacketSocket(locator.ifname, ETH_P_XIP, program=program, receive_buffer=SOCKET_BUFFER)
+        self._ethernet = locator.gateway_mac + locator.mac + ETH_P_XIP.to_bytes(2, "big")
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+
+    # ---- input ------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        self._now = time.monotonic()
+        try:
+            count = self._socket.drain(self._frame, DRAIN_BUDGET)
+        except OSError as error:
+            self._lost(ControlError("ENETDOWN", f"{self._socket.ifname}: {error}"))
+            return
+        if count:
+            self.pump()
+
+    def _frame(self, frame: memoryview) -> None:
+        self.endpoint.receive(frame[14:], self._now)
+
+    # ---- output -----------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """Something was written or read: transmit soon, once for all that happens in this turn."""
+        if self._pump_handle is None and not self._closed:
+            self._pump_handle = self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Transmits what may go out, tells of activity, and sets the timer."""
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
+            self._pump_handle = None
+        if self._closed:
+            return
+        self._on_activity()
+        if self._closed:
+            return
+        outs = self.endpoint.transmit(time.monotonic(), DRAIN_BUDGET)
+        send, ethernet = self._socket.send_parts, self._ethernet
+        for header, payload in outs:
+            send((ethernet, header, payload))
+        if len(outs) >= DRAIN_BUDGET:
+            # More may wait: let the loop read acknowledgements in between.
+            self.poke()
+        self._arm()
+
+    def _arm(self) -> None:
+        deadline = self.endpoint.next_deadline()
+        timer = self._timer
+        if deadline is None:
+            if timer is not None:
+                timer.cancel()
+                self._timer = None
+            return
+        if timer is not None:
+            # A timer that fires early costs one look; replacing it for every packet costs more.
+            if timer.when() <= deadline:
+                return
+            timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.endpoint.tick(time.monotonic())
+        self.pump()
+
+    # ---- changes around us ------------------------------------------------------------------------
+
+    def _relocated(self, locator: NodeLocator) -> None:
+        """The node is somewhere else now: move there at once."""
+        old, self.locator = self.locator, locator
+        if locator.ifname != old.ifname:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._open(locator)
+        self._ethernet = locator.gateway_mac + locator.mac + ETH_P_XIP.to_bytes(2, "big")
+        now = time.monotonic()
+        if locator.mtu != old.mtu:
+            self.endpoint.set_mtu(locator.mtu)
+        if locator.dag != old.dag:
+            self.endpoint.move(locator.dag.service(locator.ad, locator.hid, self.sid), now)
+        self.pump()
+
+    def _lost(self, error: XiatbError) -> None:
+        if not self._closed:
+            self.close()
+            self._on_lost(error)
+
+    def close(self) -> None:
+        """Closes the socket and unbinds the SID; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.stack.detach(self._ticket)
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        for handle in (self._timer, self._pump_handle):
+            if handle is not None:
+                handle.cancel()
+        self.stack.release(self.sid)
+
+    def counters(self) -> dict[str, Any]:
+        """Frames in and out of this socket."""
+        return {
+            "rx": self._socket.rx,
+            "tx": self._socket.tx,
+            "tx_dropped": self._socket.tx_dropped,
+            "rx_dropped": 0 if self._closed else self._socket.kernel_drops(),
+        }

@@ -1,0 +1,244 @@
+"""One node of a lab: the process that owns a network namespace's XIA traffic.
+
+`NodeProcess` puts the parts together: ports, the Click graph, join and routing, the control sockets.
+It runs in whatever network namespace it was started in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from xiatb.click.errors import HandlerError
+from xiatb.click.graph import Router
+from xiatb.click.packet import Packet
+from xiatb.identity.keys import KeyPair
+from xiatb.node import rtnetlink
+from xiatb.node.bindings import Bindings
+from xiatb.node.config import INTERNAL_APP, INTERNAL_NODE, NodeConfig
+from xiatb.node.context import NodeContext, write_log
+from xiatb.node.control import ControlServer, Session
+from xiatb.node.control_protocol import Json
+from xiatb.node.cores import Cores
+from xiatb.node.effects import HostJoined, HostLeft
+from xiatb.node.gateway_cores import GatewayCores
+from xiatb.node.graph import build_router
+from xiatb.node.host_cores import HostCores
+from xiatb.node.internal_link import ensure_internal_link
+from xiatb.node.locator import BROADCAST_MAC, NodeLocator
+from xiatb.node.names import Names
+from xiatb.node.operations import Operations
+from xiatb.node.pinger import Pinger
+from xiatb.node.port import Port
+from xiatb.node.tables import Tables
+from xiatb.wire.dag import DAG
+from xiatb.wire.walk import SELF, Entry
+from xiatb.wire.xid import XID, XidType
+
+BOUND = Entry(SELF, deliver=0)
+"""Route of a bound SID: deliver at port 0, the internal link."""
+
+
+class NodeProcess:
+    """All of one node. `start` brings it up in the present namespace, `close` ends it."""
+
+    def __init__(self, config: NodeConfig, loop: asyncio.AbstractEventLoop) -> None:
+        """Reads the key. Raises IdentityError."""
+        self.config = config
+        self.loop = loop
+        self.started = time.monotonic()
+        self.key = KeyPair.from_pem_file(config.hid_key)
+        self.hid = self.key.xid(XidType.HID)
+        self.rng = random.Random(f"{config.seed}/{config.lab}/{config.name}")
+        self.ports = self._make_ports()
+        self.locator: NodeLocator | None = None
+        self.names = Names(config.names)
+        self.bindings = Bindings(self.hid, self._binding_changed)
+        self.context = NodeContext(self.hid.key, self.rng, {port.name: port for port in self.ports}, loop)
+        self.pinger = Pinger(self._send_own, self._source, self.rng)
+        self.operations = Operations(self)
+        self.control = ControlServer(config.control_path, self.operations.table(), self._session_gone)
+        self._epoch = 0
+        self._monitor: rtnetlink.LinkMonitor | None = None
+        self._closers: list[Callable[[], None]] = []
+        self.router: Router
+        self.tables: Tables
+        self.cores: Cores
+
+    def _make_ports(self) -> list[Port]:
+        ports = [Port(0, INTERNAL_NODE, "internal", 1500, self.loop)]
+        for index, item in enumerate(self.config.ports, 1):
+            ports.append(Port(index, item.device, item.role, item.mtu, self.loop, label=item.name))
+        return ports
+
+    # ---- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens ports, builds the graph, starts the protocols, listens. Raises XiatbError."""
+        self._monitor = rtnetlink.LinkMonitor()
+        self._closers.append(self._monitor.close)
+        if self.config.attach == "xia0":
+            ensure_internal_link(max((port.mtu for port in self.ports), default=1500))
+        for port in self.ports:
+            self._closers.append(port.close)
+            if port.index or self.config.attach == "xia0":
+                port.update(rtnetlink.get_link(port.name))
+        self.router = build_router(self.config, self.ports)
+        self.tables = Tables(self.router)
+        self.router.initialize(self.context)
+        self._closers.append(self.router.cleanup)
+        self.tables.set(self.hid.key, Entry(SELF))
+        self.cores = GatewayCores(self) if self.config.is_gateway else HostCores(self)
+        self._closers.append(self.cores.close)
+        self.context.serve("xcmp", lambda packet: self.pinger.receive(packet.xip))
+        self.context.serve("join", self.cores.receive_join)
+        self.context.serve("routing", self.cores.receive_routing)
+        if self.config.ad is not None and self.config.is_gateway:
+            mtu = min((port.mtu for port in self.ports if port.role == "link"), default=1500)
+            self.located(XID.parse(self.config.ad), self.hid, 0, BROADCAST_MAC, mtu)
+        await self.control.start()
+        self._closers.append(self.control.close)
+        self.loop.add_reader(self._monitor.fileno(), self._links_changed)
+        self.cores.start()
+        for port in self.ports[1:]:
+            if port.up:
+                self.cores.link_up(port)
+        write_log(
+            "info", f"{self.config.kind} {self.config.name} {self.hid} runs with {len(self.ports)} ports"
+        )
+
+    def close(self) -> None:
+        """Says good-bye to the neighbours and lets go of everything."""
+        if hasattr(self, "cores"):
+            self.cores.stop()
+        if self._monitor is not None:
+            self.loop.remove_reader(self._monitor.fileno())
+        for closer in reversed(self._closers):
+            closer()
+        self._closers.clear()
+
+    # ---- links ------------------------------------------------------------------------------------
+
+    def _links_changed(self) -> None:
+        if self._monitor is None:
+            return
+        changes, lost = self._monitor.drain()
+        by_name = {port.name: port for port in self.ports}
+        if lost:
+            changes = [link for name in by_name if (link := rtnetlink.get_link(name)) is not None]
+        for link in changes:
+            port = by_name.get(link.name)
+            if port is None or (port.index == 0 and self.config.attach == "direct"):
+                continue
+            if link.deleted and link.ifindex != port.ifindex:
+                continue
+            self._link_changed(port, link)
+
+    def _link_changed(self, port: Port, link: rtnetlink.Link) -> None:
+        before = (port.up, port.mac, port.mtu, port.ifindex)
+        port.update(link)
+        if before[1] != port.mac:
+            self.tables.set_own_mac(port.index, port.mac)
+        if port.index == 0:
+            return
+        if before[0] and not port.up:
+            write_log("info", f"port {port.index} ({port.name}) is down")
+            self.cores.link_down(port)
+        elif port.up and before != (True, port.mac, port.mtu, port.ifindex):
+            write_log("info", f"port {port.index} ({port.name}) is up, MTU {port.mtu}")
+            self.cores.link_up(port)
+        if link.event == rtnetlink.NOTIFY_PEERS and port.up:
+            write_log("info", f"port {port.index} ({port.name}): the kernel announces a move")
+            self.cores.notify_peers(port)
+
+    # ---- packets of the node itself ---------------------------------------------------------------
+
+    def inject(self, where: str, packet: Packet) -> None:
+        """Puts a packet into the graph; a graph without that entrance is logged, not fatal."""
+        try:
+            self.router.inject(where, packet)
+        except HandlerError as error:
+            write_log("warning", error.message)
+
+    def _send_own(self, xip: bytes) -> None:
+        self.inject("xip", Packet.from_xip(xip))
+
+    def _source(self) -> DAG | None:
+        return None if self.locator is None else self.locator.dag
+
+    # ---- location ---------------------------------------------------------------------------------
+
+    def located(self, ad: XID, router_hid: XID, port: int, gateway_mac: bytes, mtu: int) -> None:
+        """This node is now at `ad`, behind `router_hid` at `port`: tell graph and applications."""
+        direct = self.config.attach == "direct"
+        uplink = self.ports[port]
+        new = NodeLocator(
+            dag=DAG.host(ad, self.hid),
+            ad=ad,
+            hid=self.hid,
+            router_hid=router_hid,
+            mtu=min(mtu, uplink.mtu) if port else mtu,
+            attach=self.config.attach,
+            ifname=uplink.name if direct else INTERNAL_APP,
+            gateway_mac=gateway_mac if direct else BROADCAST_MAC,
+            mac=uplink.mac if direct else self.ports[0].mac,
+            epoch=self._epoch,
+        )
+        if new == self.locator:
+            return
+        self._epoch += 1
+        self.locator = new._replace(epoch=self._epoch)
+        self.context.dag = new.dag
+        write_log("info", f"located at {new.dag}, MTU {new.mtu}")
+        self.control.publish({"event": "locator", **self.locator.to_json()})
+
+    def lost(self) -> None:
+        """This node has no router any more; sockets keep their addresses until the next one."""
+        self.locator = None
+        self.context.dag = None
+        write_log("info", "no router")
+        self.control.publish({"event": "locator_lost", "hid": str(self.hid)})
+
+    def locator_json(self) -> Json:
+        """The locator as JSON; null fields but `hid` while there is none."""
+        if self.locator is not None:
+            return self.locator.to_json()
+        return {**dict.fromkeys(NodeLocator._fields), "hid": str(self.hid), "epoch": self._epoch}
+
+    def host_joined(self, effect: HostJoined) -> None:
+        """A host has joined here: tell whoever waits for it."""
+        write_log("info", f"{effect.hid} joined at port {effect.port} ({self.ports[effect.port].label})")
+        self.operations.host_joined(effect.hid)
+        self.control.publish(
+            {"event": "guest_joined", "hid": str(effect.hid), "port": effect.port, "seq": effect.seq}
+        )
+
+    def host_left(self, effect: HostLeft) -> None:
+        """A host is no longer attached here."""
+        write_log("info", f"{effect.hid} left: {effect.reason}")
+        self.control.publish({"event": "guest_left", "hid": str(effect.hid), "reason": effect.reason})
+
+    # ---- applications -----------------------------------------------------------------------------
+
+    def _binding_changed(self, key: bytes, bound: bool) -> None:
+        if self.config.attach == "direct":
+            for port in self.ports[1:]:
+                port.exclude(self.bindings.sids())
+        elif bound:
+            self.tables.set(key, BOUND)
+        else:
+            self.tables.remove(key)
+
+    def _session_gone(self, session: Session) -> None:
+        self.bindings.release(session)
+
+    def stats(self) -> Json:
+        """Counters of the node's parts."""
+        return {
+            **self.cores.stats(),
+            "xcmp_malformed": self.pinger.malformed,
+            "strays": dict(self.context.strays),
+            "kernel": {port.label: port.counters() for port in self.ports},
+        }
