@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from xiatb.click.errors import ConfigError, Location
 from xiatb.click.lexer import skip_quoted
+from xiatb.errors import WireError
+from xiatb.wire.dag import DAG
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _KEYWORD = re.compile(r"([A-Z_][A-Z0-9_]*)(?:\s+(.*))?\Z", re.S)
@@ -215,6 +217,14 @@ def to_mac(text: str) -> bytes:
     if len(address) != 6:
         raise ConfigError(f"'{text}' is not an Ethernet address")
     return address
+
+
+def to_dag(text: str) -> DAG:
+    """A DAG in any of its text forms, in quotes when it holds commas."""
+    try:
+        return DAG.parse(unquote(text))
+    except WireError as error:
+        raise ConfigError(error.message) from None
 
 
 class Arg(NamedTuple):

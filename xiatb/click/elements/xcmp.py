@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xiatb.click.args import Arg, to_positive
+from xiatb.click.args import Arg, to_dag, to_positive
 from xiatb.click.context import Context
 from xiatb.click.element import Element, shows, zeroes
 from xiatb.click.packet import (
@@ -27,15 +27,16 @@ class XCMP(Element):
     about them leaves by output 0 towards their source.
 
     There is never an error about an XCMP error, nor about anything sent to or from the broadcast FID, and at most
-    RATE errors a second, BURST at once. Errors come from the node's present locator.
+    RATE errors a second, BURST at once. Errors come from DAG, or from the node's present locator.
     """
 
-    __slots__ = ("burst", "echoes", "errors", "malformed", "rate", "suppressed", "tokens", "updated")
+    __slots__ = ("burst", "dag", "echoes", "errors", "malformed", "rate", "suppressed", "tokens", "updated")
     PORTS = "2/2"
     PROCESSING = "push"
     ARGS = (
         Arg("RATE", to_positive, "errors a second", 200, positional=False),
         Arg("BURST", to_positive, "errors at once", 50, positional=False),
+        Arg("DAG", to_dag, "source of errors; the node's locator when not given", None, positional=False),
     )
     READ = {
         "echoes": shows("echoes", "echo requests answered"),
@@ -46,6 +47,7 @@ class XCMP(Element):
     WRITE = {"reset": zeroes("echoes", "errors", "suppressed", "malformed")}
     rate: int
     burst: int
+    dag: DAG | None
 
     def configure(self, args: dict[str, Any]) -> None:
         """Take the limits."""
@@ -92,7 +94,7 @@ class XCMP(Element):
             body = xcmp.unreachable(xcmp.CODE_HOST, original)
         else:
             body = xcmp.unreachable(xcmp.unreachable_code(p.data, p.net), original)
-        source = self.ctx.dag or DAG.chain(XID.from_key(self.ctx.hid))
+        source = self.dag or self.ctx.dag or DAG.chain(XID.from_key(self.ctx.hid))
         target = header.src()
         self.errors += 1
         self.out0(_packet(target, source, body))

@@ -12,6 +12,9 @@ from xiatb.click.packet import Packet
 from xiatb.errors import WireError
 from xiatb.wire.xid import XID, parse_type
 
+Rule = tuple[str, bytes]
+"""`src`, `dst`, `next` or `-`, and the octets that the node begins with."""
+
 
 class XIAXIDTypeClassifier(Element):
     """Pushes a packet out of the output of the first PATTERN that it matches; drops it when it matches none.
@@ -32,7 +35,7 @@ class XIAXIDTypeClassifier(Element):
         """Take the patterns."""
         super().configure(args)
         self.drops = 0
-        self.rules = [_rule(text, index) for index, text in enumerate(self.pattern)]
+        self.rules = [to_rule(text, index) for index, text in enumerate(self.pattern)]
 
     def ports_wanted(self) -> tuple[int | None, int | None]:
         """One output a pattern."""
@@ -71,29 +74,35 @@ class XIAXIDTypeClassifier(Element):
 
     def receive(self, p: Packet) -> None:
         """Classify by any patterns."""
-        data, net = p.data, p.net
-        dnode, snode, last = data[net + 5], data[net + 6], data[net + 7]
-        for (what, key), out in zip(self.rules, self.outs, strict=False):
-            if what == "next":
-                edge = net + 4 + 28 * dnode if last == 0x7E else net + 32 + 28 * last
-                index = data[edge + p.path] & 0x7F
-                if index >= dnode:
-                    continue
-                node = net + 8 + 28 * index
-            elif what == "dst":
-                node = net + 8 + 28 * (dnode - 1)
-            elif what == "src":
-                node = net + 8 + 28 * (dnode + snode - 1)
-            else:
-                out(p)
-                return
-            if data[node : node + len(key)] == key:
+        for rule, out in zip(self.rules, self.outs, strict=False):
+            if matches(rule, p):
                 out(p)
                 return
         self.drops += 1
 
 
-def _rule(text: str, index: int) -> tuple[str, bytes]:
+def matches(rule: Rule, p: Packet) -> bool:
+    """Whether a packet, whose header has been checked, is what the rule says."""
+    what, key = rule
+    if what == "-":
+        return True
+    data, net = p.data, p.net
+    dnode, last = data[net + 5], data[net + 7]
+    if what == "next":
+        edge = net + 4 + 28 * dnode if last == 0x7E else net + 32 + 28 * last
+        index = data[edge + p.path] & 0x7F if p.path < 4 else 0x7F
+        if index >= dnode:
+            return False
+        node = net + 8 + 28 * index
+    elif what == "dst":
+        node = net + 8 + 28 * (dnode - 1)
+    else:
+        node = net + 8 + 28 * (dnode + data[net + 6] - 1)
+    return data[node : node + len(key)] == key
+
+
+def to_rule(text: str, index: int) -> Rule:
+    """A pattern as (what, octets of the type or the whole key); ConfigError naming argument `index`."""
     words = text.split()
     if words == ["-"]:
         return "-", b""
