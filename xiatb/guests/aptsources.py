@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 
 _POCKETS = ("", "-updates", "-security", "/updates")
-_ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)$")
+_ONE_LINE = re.compile(
+    r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)$"
+)
 
 
 def _wanted(suite: str, codename: str) -> bool:
@@ -91,5 +93,7 @@ def host_sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> list[str]:
 
 def proxy_options(apt_config_dump: str) -> list[str]:
     """Of `apt-config dump`, the lines that say how to reach archives (proxies, retries, date checks)."""
-    kept = re.compile(r"^Acquire::(http|https|Retries|ForceIPv4|ForceIPv6|Check-Valid-Until|Check-Date)\b", re.I)
+    kept = re.compile(
+        r"^Acquire::(http|https|Retries|ForceIPv4|ForceIPv6|Check-Valid-Until|Check-Date)\b", re.I
+    )
     return [line for line in apt_config_dump.splitlines() if kept.match(line) and not line.endswith('"";')]

@@ -73,7 +73,9 @@ def config_archive(files: dict[str, bytes]) -> bytes:
     return archive.finish()
 
 
-def config_files(record: GuestRecord, hid_key: Path, names: Path, seed: int, scratch: Path) -> dict[str, bytes]:
+def config_files(
+    record: GuestRecord, hid_key: Path, names: Path, seed: int, scratch: Path
+) -> dict[str, bytes]:
     """All files of the guest's configuration. `scratch` is an existing private directory."""
     node_json = scratch / "guest-node.json"
     node_config(record, seed).save(node_json)

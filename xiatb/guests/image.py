@@ -75,7 +75,7 @@ def base_key() -> str:
 
 
 def guest_files(package: Path) -> list[tuple[str, Path]]:
-    """(path below the guest's code directory, source file) of all xiatb files that a guest carries, sorted."""
+    """(path below the guest's code directory, source file) of all that a guest carries, sorted."""
     found: list[tuple[str, Path]] = []
     for part in recipe.XIATB_PARTS:
         source = package / part
@@ -253,7 +253,7 @@ def _in_use() -> set[str]:
 
 
 def _prune(images: Path, newest: str, base: str) -> None:
-    """Removes images beyond the KEEP newest that no lab uses, other bases, and scratch left by a killed build."""
+    """Removes images beyond the KEEP newest that no lab uses, other bases, scratch of a killed build."""
     used = _in_use() | {newest}
     finished = [path for path in images.iterdir() if (path / "manifest.json").exists()]
     finished.sort(key=lambda path: path.stat().st_mtime, reverse=True)

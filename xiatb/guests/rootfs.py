@@ -61,7 +61,9 @@ def mmdebstrap_argv(target: Path, sources: Path, apt_options: Sequence[str]) -> 
     argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=directory"]
     argv.append(f"--hook-dir={MERGED_USR}")
     argv.append("--include=" + ",".join(recipe.PACKAGES))
-    argv += [f"--aptopt={option}" for option in ('APT::Install-Recommends "false"', 'Acquire::Languages "none"')]
+    argv += [
+        f"--aptopt={option}" for option in ('APT::Install-Recommends "false"', 'Acquire::Languages "none"')
+    ]
     argv += [f"--aptopt={option}" for option in apt_options]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.DPKG_EXCLUDES]
     argv += ["--dpkgopt=force-unsafe-io", "", str(target), str(sources)]
@@ -90,7 +92,8 @@ def kernel_package(depends_output: str) -> str:
         if word.startswith("Depends: linux-image-"):
             return word.removeprefix("Depends: ").split()[0]
     raise HostNotAbleError(
-        f"this machine's package lists have no {recipe.KERNEL_PACKAGE}", hint="run apt-get update, then try again"
+        f"this machine's package lists have no {recipe.KERNEL_PACKAGE}",
+        hint="run apt-get update, then try again",
     )
 
 
@@ -111,7 +114,9 @@ def _kernel(work: Path, target: Path) -> str:
     for module in recipe.KERNEL_MODULES:
         source = tree / "lib/modules" / version / "kernel" / module
         shutil.copyfile(source, modules / source.name)
-    (modules / "order").write_text("".join(Path(m).name + "\n" for m in recipe.KERNEL_MODULES), encoding="ascii")
+    (modules / "order").write_text(
+        "".join(Path(m).name + "\n" for m in recipe.KERNEL_MODULES), encoding="ascii"
+    )
     return version
 
 
@@ -139,7 +144,9 @@ def build_base(work: Path, target: Path, progress: Progress) -> dict[str, str]:
         kernel = pool.submit(_kernel, work, target)
         tree = pool.submit(_debootstrap, work)
         version, root = kernel.result(), tree.result()
-    packages = run(["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}, "], timeout=60)
+    packages = run(
+        ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}, "], timeout=60
+    )
     progress("trimming the tree and compiling its Python")
     _trim(root)
     compile_python(root, "/usr/lib/python3.11", "/usr/lib/python3/dist-packages")

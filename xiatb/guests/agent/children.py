@@ -7,6 +7,7 @@ ready on a pipe (XIATB_READY_FD); a service says up on its socket pair.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import importlib
 import os
@@ -147,7 +148,8 @@ class Children:
             self._start_node(str(self._node_file), missing)
         for spec in self._specs:
             mine, theirs = socket.socketpair()
-            fork(f"service {spec.name}", lambda spec=spec, end=theirs, other=mine: self._service(spec, end, other))  # type: ignore[misc]
+            body = functools.partial(self._service, spec, theirs, mine)
+            fork(f"service {spec.name}", body)
             theirs.close()
             mine.setblocking(False)
             self._sockets.append(mine)
@@ -163,7 +165,7 @@ class Children:
         def body() -> object:
             os.close(self._ready_fd)
             os.environ["XIATB_READY_FD"] = str(child_end)
-            return importlib.import_module("xiatb.node.__main__").main([path])
+            return importlib.import_module("xiatb.node.__main__").main(["xiatb.node", path])
 
         fork("node", body)
         os.close(child_end)
@@ -226,7 +228,9 @@ class Children:
         """Passes {"service": name, "command": op, ...} on; raises KeyError for an unknown service."""
         name = str(message.get("service"))
         if name not in self._channels:
-            raise KeyError(f"there is no service {name!r}; there are {', '.join(sorted(self._channels)) or 'none'}")
+            raise KeyError(
+                f"there is no service {name!r}; there are {', '.join(sorted(self._channels)) or 'none'}"
+            )
         answer = await self._channels[name].request({**message, "op": message.get("command")})
         if not answer.get("ok"):
             raise ValueError(str((answer.get("error") or {}).get("message", "failed")))

@@ -17,6 +17,7 @@ from typing import Any
 from xiatb.errors import XiatbError
 from xiatb.guests.agent import ops, serialport
 from xiatb.guests.agent.children import Children
+from xiatb.guests.agent.jobs import Jobs
 from xiatb.guests.agent.netdev import bring_up
 from xiatb.guests.agent.protocol import (
     MAX_REQUEST,
@@ -40,6 +41,7 @@ class Agent:
         self._name = name
         self._children = children
         self._environment = environment
+        self._jobs = Jobs()
         self._decoder = LineDecoder(MAX_REQUEST)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pipe = serialport.SerialPipe(fd, self._data)
@@ -106,6 +108,12 @@ class Agent:
             return await ops.write_file(message)
         if op == "exec":
             return await ops.execute(message, self._environment)
+        if op == "exec_start":
+            return await self._jobs.start(message, self._environment)
+        if op == "exec_poll":
+            return await self._jobs.poll(message)
+        if op == "exec_kill":
+            return await self._jobs.kill(message)
         if op == "counters":
             return await self._children.counters()
         if op == "service":

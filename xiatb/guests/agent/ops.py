@@ -93,14 +93,20 @@ async def write_file(message: Message) -> Message:
     return await asyncio.get_running_loop().run_in_executor(None, _write_file, *arguments)
 
 
-def _argv(message: Message) -> Sequence[str]:
+def argv_of(message: Message) -> Sequence[str]:
+    """The checked `argv` of a request; raises ValueError."""
     argv = message.get("argv")
-    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
+    if (
+        not isinstance(argv, list)
+        or not argv
+        or not all(isinstance(word, str) and "\0" not in word for word in argv)
+    ):
         raise ValueError("argv must be a non-empty list of texts")
     return argv
 
 
-def _environment(message: Message, extra: dict[str, str]) -> dict[str, str]:
+def environment_of(message: Message, extra: dict[str, str]) -> dict[str, str]:
+    """The agent's environment with `extra` and the checked `env` of a request; raises ValueError."""
     given = message.get("env") or {}
     if not isinstance(given, dict) or len(given) > _ENVIRONMENT_TOP:
         raise ValueError("env must be an object of texts")
@@ -119,7 +125,7 @@ async def _bounded(stream: asyncio.StreamReader) -> tuple[bytes, bool]:
 async def execute(message: Message, extra: dict[str, str]) -> Message:
     """Runs `argv` (optional `env`, `timeout` in s): exit code (128 + signal when killed), both outputs in
     base64, each cut after MAX_OUTPUT bytes. `extra` is added to the environment."""
-    argv, environment = _argv(message), _environment(message, extra)
+    argv, environment = argv_of(message), environment_of(message, extra)
     timeout = min(float(message.get("timeout") or 60.0), MAX_TIMEOUT)
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -132,8 +138,11 @@ async def execute(message: Message, extra: dict[str, str]) -> Message:
     assert process.stdout is not None
     assert process.stderr is not None
     timed_out = False
+    outputs: Sequence[tuple[bytes, bool]]
     try:
-        outputs = await asyncio.wait_for(asyncio.gather(_bounded(process.stdout), _bounded(process.stderr)), timeout)
+        outputs = await asyncio.wait_for(
+            asyncio.gather(_bounded(process.stdout), _bounded(process.stderr)), timeout
+        )
         code = await process.wait()
     except TimeoutError:
         timed_out, outputs = True, [(b"", False), (b"", False)]

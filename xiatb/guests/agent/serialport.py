@@ -11,6 +11,7 @@ import asyncio
 import os
 import termios
 from collections.abc import Callable
+from typing import Any
 
 MAX_QUEUED = 512 * 1024
 
@@ -19,10 +20,10 @@ def open_raw(path: str) -> int:
     """A non-blocking descriptor of the serial device `path` in raw mode at 115200 baud."""
     fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     if os.isatty(fd):
-        control = [0] * 32
-        control[termios.VMIN] = 1
-        cflag = termios.CS8 | termios.CREAD | termios.CLOCAL
-        attributes = [0, 0, cflag, 0, termios.B115200, termios.B115200, [bytes([c]) for c in control]]
+        control: list[bytes | int] = [b"\0"] * 32
+        control[termios.VMIN], control[termios.VTIME] = 1, 0
+        flags = termios.CS8 | termios.CREAD | termios.CLOCAL
+        attributes: list[Any] = [0, 0, flags, 0, termios.B115200, termios.B115200, control]
         termios.tcsetattr(fd, termios.TCSANOW, attributes)
     return fd
 

@@ -121,7 +121,7 @@ async def _serve(name: str, service: Service, control: socket.socket) -> None:
 
 
 def run(name: str, make: Callable[[], Service], control: socket.socket) -> None:
-    """The body of a service process: builds the service inside a fresh loop and serves until the agent goes."""
+    """The body of a service process: builds the service in a fresh loop and serves until the agent goes."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     control.setblocking(False)
 

@@ -123,7 +123,10 @@ class Disk(Target):
 
 
 class Writer:
-    """The service object: options `memory_set`, `disk_set` (bytes), `memory_rate`, `disk_rate` (B/s), `seed`, `path`."""
+    """The service object.
+
+    Options: `memory_set`, `disk_set` (bytes), `memory_rate`, `disk_rate` (B/s), `seed`, `path`.
+    """
 
     def __init__(self, spec: ServiceSpec, seed: int) -> None:
         self._options = dict(spec.options)
