@@ -33,7 +33,7 @@ def check(source: Source, data: Any) -> None:
 
 
 def split_endpoint(text: object) -> tuple[str, int | None] | None:
-    """"r1:eth2" or "r1:2" -> ("r1", 2); "r1" -> ("r1", None); None when it is neither."""
+    """ "r1:eth2" or "r1:2" -> ("r1", 2); "r1" -> ("r1", None); None when it is neither."""
     match = ENDPOINT.match(text) if isinstance(text, str) else None
     return (match[1], int(match[2]) if match[2] else None) if match else None
 
@@ -120,7 +120,9 @@ def _check_link_shapes(source: Source, data: dict[str, Any]) -> None:
     links = data.get("links")
     for index, link in enumerate(links if isinstance(links, list) else []):
         if isinstance(link, str):
-            source.add(("links", index), f"{link!r} is not a link", "write NODE -- NODE or {endpoints: [NODE, NODE]}")
+            source.add(
+                ("links", index), f"{link!r} is not a link", "write NODE -- NODE or {endpoints: [NODE, NODE]}"
+            )
         ends = link.get("endpoints") if isinstance(link, dict) else None
         for end, text in enumerate(ends[:2] if isinstance(ends, list) else []):
             if isinstance(text, str) and split_endpoint(text) is None:

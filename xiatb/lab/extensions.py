@@ -38,10 +38,21 @@ class Owner(Protocol):
 class LabContext(Protocol):
     """What the supervisor lends to extensions."""
 
-    plan: Plan
-    paths: LabPaths
-    owner: Owner
-    runner: Runner
+    @property
+    def plan(self) -> Plan:
+        """The whole lab."""
+
+    @property
+    def paths(self) -> LabPaths:
+        """Its files."""
+
+    @property
+    def owner(self) -> Owner:
+        """Its journal."""
+
+    @property
+    def runner(self) -> Runner:
+        """Runs commands of the host."""
 
     def node_pid(self, node: str) -> int:
         """The pid whose network and mount namespaces are the node's (its Mininet shell)."""
@@ -96,9 +107,19 @@ class GuestManager(Protocol):
         """guest name -> {"state": "running"|"paused"|"stopped"|..., "on": hypervisor name, ...}; quick."""
 
     def exec(
-        self, context: LabContext, guest: str, argv: Sequence[str], emit: Callable[[str, bytes], None], timeout: float
+        self,
+        context: LabContext,
+        guest: str,
+        argv: Sequence[str],
+        emit: Callable[[str, bytes], None],
+        timeout: float,
     ) -> int:
         """Run `argv` in the guest through its agent; emit("stdout"|"stderr", bytes) as output comes; exit code."""
+
+    def agent(
+        self, context: LabContext, guest: str, request: dict[str, Any], timeout: float
+    ) -> dict[str, Any]:
+        """One request to the guest's agent, on whatever hypervisor it is now; the agent's answer."""
 
 
 class NodeService(Protocol):
@@ -112,3 +133,15 @@ class NodeService(Protocol):
 
     def status(self, context: LabContext) -> dict[str, dict[str, Any]]:
         """node name -> what `xiatb status` shows about it; quick."""
+
+
+class Migrator(NodeService, Protocol):
+    """The node service that also moves guests; implemented by `xiatb.migration.manager`."""
+
+    def migrate(
+        self, context: LabContext, guest: str, to: str, storage: bool, emit: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Move a guest; emit an event dict per phase or progress report; the result with its timings."""
+
+    def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
+        """Stop a migration under way."""

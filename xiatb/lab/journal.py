@@ -19,7 +19,7 @@ from typing import Any
 from xiatb.errors import LabStateError
 from xiatb.lab.process import ProcessId, boot_id
 
-ACTS = ("lab", "tree", "mount", "netns", "inode", "process")
+ACTS = ("lab", "tree", "mount", "netns", "process")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,9 @@ class Journal:
         """Something is about to be mounted at `path`."""
         self._write({"act": "mount", "path": str(path), "what": what})
 
-    def netns(self, name: str, path: Path) -> None:
-        """A network namespace is about to be bound at `path`."""
-        self._write({"act": "netns", "name": name, "path": str(path)})
-
-    def inode(self, name: str, inode: int) -> None:
-        """The namespace `name` has this inode: processes in it are the lab's."""
-        self._write({"act": "inode", "name": name, "inode": inode})
+    def netns(self, path: Path, inode: int) -> None:
+        """The network namespace with this inode is about to be bound at `path`; processes in it are the lab's."""
+        self._write({"act": "netns", "path": str(path), "inode": inode})
 
     def process(self, pid: int, start: int, *, what: str = "") -> None:
         """A process was started; it bears the lab's mark in its environment from its first moment, so one
@@ -89,7 +85,9 @@ def read_journal(path: Path) -> tuple[Header, list[dict[str, Any]]]:
     try:
         text = path.read_text()
     except FileNotFoundError as error:
-        raise LabStateError(f"no such lab: {path.parent.name}", hint="xiatb list shows the labs that are up") from error
+        raise LabStateError(
+            f"no such lab: {path.parent.name}", hint="xiatb list shows the labs that are up"
+        ) from error
     records = list(_records(text))
     if not records or records[0].get("act") != "lab":
         raise LabStateError(f"{path}: does not begin with a header; not a journal of xiatb")

@@ -84,8 +84,12 @@ def _report(source: Source, data: Any, error: dict[str, Any]) -> None:
 
 def _missing_hint(place: Place) -> str:
     if place[-1] == "kind":
-        return "kind: host, router or hypervisor" if place[0] == "nodes" else "kind: echo, responder or writer"
-    return {"on": "on: NAME of the hypervisor it starts on", "name": "name: of the lab"}.get(str(place[-1]), "")
+        return (
+            "kind: host, router or hypervisor" if place[0] == "nodes" else "kind: echo, responder or writer"
+        )
+    return {"on": "on: NAME of the hypervisor it starts on", "name": "name: of the lab"}.get(
+        str(place[-1]), ""
+    )
 
 
 def _known_keys(place: Place) -> list[str]:
@@ -119,4 +123,6 @@ def _check_values(source: Source, model: TopologyFile) -> None:
             jitter = next((one.jitter for one in layers if one.jitter is not None), 0)
             if jitter > delay:
                 key = (direction, "jitter") if part.jitter is not None else ("jitter",)
-                source.add(("links", index, *key), "jitter is larger than the delay", "at most the delay itself")
+                source.add(
+                    ("links", index, *key), "jitter is larger than the delay", "at most the delay itself"
+                )

@@ -131,7 +131,12 @@ class _Planner:
     def _port(self, node: str, number: int, link: LinkPlan) -> PortPlan:
         name = f"eth{number}"
         return PortPlan(
-            name, self.ring.mac(node, name), link.mtu, "link", f"xiatb:{self.lab}:{node}:{name}", link=link.index
+            name,
+            self.ring.mac(node, name),
+            link.mtu,
+            "link",
+            f"xiatb:{self.lab}:{node}:{name}",
+            link=link.index,
         )
 
     def _tap(self, node: str, index: int) -> PortPlan:

@@ -72,7 +72,9 @@ class HostRunner:
         result = Result(tuple(full), done.returncode, done.stdout, done.stderr)
         if check and result.returncode != 0:
             words = (result.stderr or result.stdout).strip().splitlines()
-            raise CommandError(f"{' '.join(full)}: exit {result.returncode}: {words[-1] if words else 'no output'}")
+            raise CommandError(
+                f"{' '.join(full)}: exit {result.returncode}: {words[-1] if words else 'no output'}"
+            )
         return result
 
 

@@ -23,29 +23,33 @@ MIN_RATE, MAX_RATE = 8_000, 100 * 10**9
 
 
 def duration(value: object) -> int:
-    """"5ms" -> nanoseconds, 0 to 10 s. A bare 0 is allowed. Raises ValueError with the reason."""
+    """ "5ms" -> nanoseconds, 0 to 10 s. A bare 0 is allowed. Raises ValueError with the reason."""
     number = _quantity(value, DURATIONS, "a duration", "10ms", bare_zero=True)
     return _within(number, 0, MAX_DELAY, value, "0 to 10s")
 
 
 def any_duration(value: object) -> int:
     """Like `duration`, up to 10 hours: for deadlines on the command line."""
-    return _within(_quantity(value, DURATIONS, "a duration", "30s", bare_zero=True), 0, 36000 * 10**9, value, "0 to 10 h")
+    return _within(
+        _quantity(value, DURATIONS, "a duration", "30s", bare_zero=True), 0, 36000 * 10**9, value, "0 to 10 h"
+    )
 
 
 def rate(value: object) -> int:
-    """"100mbit" -> bit/s, 8kbit to 100gbit. Raises ValueError with the reason."""
-    return _within(_quantity(value, RATES, "a rate", "100mbit"), MIN_RATE, MAX_RATE, value, "8kbit to 100gbit")
+    """ "100mbit" -> bit/s, 8kbit to 100gbit. Raises ValueError with the reason."""
+    return _within(
+        _quantity(value, RATES, "a rate", "100mbit"), MIN_RATE, MAX_RATE, value, "8kbit to 100gbit"
+    )
 
 
 def share(value: object) -> int:
-    """"0.1%" -> parts per million, 0 to 100 %. A bare 0 is allowed; other bare numbers are refused as ambiguous."""
+    """ "0.1%" -> parts per million, 0 to 100 %. A bare 0 is allowed; other bare numbers are refused as ambiguous."""
     number = _quantity(value, {"%": 10_000, "ppm": 1}, "a percentage", "0.1%", bare_zero=True)
     return _within(number, 0, 1_000_000, value, "0% to 100%")
 
 
 def memory(value: object) -> int:
-    """"192M" -> bytes, 64M to 64G, whole MiB."""
+    """ "192M" -> bytes, 64M to 64G, whole MiB."""
     number = _within(_quantity(value, SIZES, "a size", "192M"), 64 * 2**20, 64 * 2**30, value, "64M to 64G")
     if number % 2**20:
         raise ValueError(f"{_show(value)} is not a whole number of MiB")
@@ -53,13 +57,15 @@ def memory(value: object) -> int:
 
 
 def byte_rate(value: object) -> int:
-    """"10M" or "10M/s" -> bytes per second, 0 to 10 GiB/s: the rates of the writer service."""
+    """ "10M" or "10M/s" -> bytes per second, 0 to 10 GiB/s: the rates of the writer service."""
     text = value[:-2] if isinstance(value, str) and value.endswith("/s") else value
-    return _within(_quantity(text, SIZES, "a size per second", "10M", bare_zero=True), 0, 10 * 2**30, value, "0 to 10G/s")
+    return _within(
+        _quantity(text, SIZES, "a size per second", "10M", bare_zero=True), 0, 10 * 2**30, value, "0 to 10G/s"
+    )
 
 
 def queue(value: object) -> int:
-    """"1M" -> bytes of a link's queue, 3 kB to 1 GiB."""
+    """ "1M" -> bytes of a link's queue, 3 kB to 1 GiB."""
     return _within(_quantity(value, SIZES, "a size", "256k"), 3000, 2**30, value, "3kB to 1G")
 
 
@@ -84,8 +90,14 @@ def show_share(ppm: int) -> str:
     return f"{ppm / 10_000:g}%"
 
 
-def _quantity(value: object, units: dict[str, int], kind: str, example: str, *, bare_zero: bool = False) -> int:
-    match = _NUMBER.match(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+def _quantity(
+    value: object, units: dict[str, int], kind: str, example: str, *, bare_zero: bool = False
+) -> int:
+    match = (
+        _NUMBER.match(str(value))
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+        else None
+    )
     if match is None:
         raise ValueError(f"{_show(value)} is not {kind} (such as {example})")
     number, unit = float(match[1]), match[2].lower()
@@ -95,7 +107,9 @@ def _quantity(value: object, units: dict[str, int], kind: str, example: str, *, 
         raise ValueError(f"{_show(value)} has no unit (did you mean {_guess(match[1], units)!r}?)")
     unit = unit.removesuffix("/s")
     if unit not in units:
-        raise ValueError(f"{_show(value)} is not {kind} (did you mean {_nearest(match[1], unit, units, example)!r}?)")
+        raise ValueError(
+            f"{_show(value)} is not {kind} (did you mean {_nearest(match[1], unit, units, example)!r}?)"
+        )
     return round(number * units[unit])
 
 

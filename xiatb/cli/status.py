@@ -1,0 +1,74 @@
+"""`xiatb status`: what a lab looks like right now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from xiatb.cli.labs import choose_lab
+from xiatb.cli.output import output_option, print_json, print_table, short_xid
+from xiatb.errors import LabStateError
+from xiatb.lab.client import LabClient
+from xiatb.lab.status import lab_status
+from xiatb.lab.units import show_duration, show_rate, show_share
+
+
+@click.command()
+@click.argument("lab", required=False)
+@click.option("-l", "--lab", "option", metavar="NAME", envvar="XIATB_LAB", help="The same as LAB.")
+@output_option
+def command(lab: str | None, option: str | None, output: str) -> None:
+    """Show nodes, links and guests of LAB (default: the only one that is up).
+
+    Ends with 1 when the lab is degraded or its supervisor is dead.
+    """
+    paths = choose_lab(lab or option)
+    try:
+        with LabClient(paths.lab) as client:
+            status = client.request("status", timeout=30)
+    except LabStateError:
+        status = lab_status(paths)
+    if output == "json":
+        print_json(status)
+    else:
+        print_status(status)
+    if status["status"] in ("degraded", "dead"):
+        raise click.exceptions.Exit(1)
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """The tables of a status."""
+    backend = status["shaping_backend"]
+    click.echo(f"lab {status['lab']}: {status['status']} since {status['since']}, shaping {backend}")
+    print_table(
+        ["node", "kind", "ad", "state", "pid", "hid"],
+        [
+            [node["name"], node["kind"], node["ad"], node["state"], node["pid"], short_xid(node["hid"])]
+            for node in status["nodes"]
+        ],
+    )
+    if status["links"]:
+        print_table(
+            ["link", "mtu", "rate", "delay", "loss", "by", "state"], [_link(one) for one in status["links"]]
+        )
+    if status["guests"]:
+        print_table(
+            ["guest", "on", "state", "hid"],
+            [[one["name"], one["on"], one["state"], short_xid(one["hid"])] for one in status["guests"]],
+        )
+    dead = [one["what"] for one in status["processes"] if not one["alive"]]
+    if dead:
+        click.echo(f"dead: {', '.join(dead)}")
+
+
+def _link(link: dict[str, Any]) -> list[object]:
+    return [
+        link["name"],
+        link["mtu"],
+        show_rate(link["rate"]) if link["rate"] else None,
+        show_duration(link["delay_ns"]) if link["delay_ns"] else None,
+        show_share(link["loss_ppm"]) if link["loss_ppm"] else None,
+        link["backend"],
+        "up" if link["alive"] else "dead",
+    ]

@@ -1,0 +1,41 @@
+"""`xiatb up`: bring a lab up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xiatb.cli.labs import require_root
+from xiatb.cli.output import output_option, print_json
+from xiatb.cli.progress import UpProgress
+from xiatb.cli.status import print_status
+from xiatb.cli.supervise import extensions
+from xiatb.cli.topology import read_plan, topology_options
+from xiatb.lab import doctor, launch
+from xiatb.lab.paths import LabPaths
+from xiatb.lab.status import lab_status
+
+
+@click.command()
+@topology_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+@output_option
+def command(file: Path | None, lab: str | None, seed: int | None, quiet: bool, output: str, **_: Any) -> None:
+    """Bring up the lab of a topology FILE and return when it is ready.
+
+    Interrupted (Ctrl-C), it removes what it had made and ends with 130.
+    """
+    begin = time.monotonic()
+    plan = read_plan(file, lab, seed)
+    require_root()
+    doctor.require(plan, extensions(plan)[0])
+    with UpProgress(plan.lab, quiet=quiet or output == "json") as progress:
+        launch.start(plan, launch.supervise_command(), progress.event)
+    if output == "json":
+        print_json(lab_status(LabPaths(plan.lab)))
+    elif not quiet:
+        print_status(lab_status(LabPaths(plan.lab)))
+        click.echo(f"lab {plan.lab} is up ({time.monotonic() - begin:.1f} s)")

@@ -1,0 +1,107 @@
+"""Has the lab's network come together? Asked of the nodes themselves, answered with what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xiatb.errors import CheckFailedError, DeadlineError, XiatbError
+from xiatb.lab.client import ask_node
+from xiatb.lab.paths import LabPaths
+from xiatb.lab.plan import Plan
+from xiatb.node.control_protocol import ControlError
+
+CONDITIONS = ("joined", "converged", "guests")
+_FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.25
+
+Ask = Callable[[str, str], dict[str, Any]]
+"""(node, op) -> result"""
+
+
+def missing(plan: Plan, ask: Ask, condition: str) -> list[str]:
+    """What keeps the condition from holding, one line each; empty when it holds.
+
+    joined: every host has a locator. converged: besides, every router and hypervisor has routes to all ADs and,
+    within its AD, to every gateway and attached host. guests: besides, every guest is attached somewhere."""
+    found: list[str] = []
+    statuses: dict[str, dict[str, Any]] = {}
+    for node in plan.nodes:
+        try:
+            statuses[node.name] = ask(node.name, "status")
+        except XiatbError as error:
+            found.append(f"{node.name} does not answer ({error})")
+            continue
+        if not statuses[node.name].get("joined"):
+            found.append(f"{node.name} has not joined an AD")
+    if condition in ("converged", "guests"):
+        found += _missing_routes(plan, ask, statuses)
+    if condition == "guests":
+        found += _missing_guests(plan, ask)
+    return found
+
+
+def wait_for(
+    plan: Plan,
+    ask: Ask,
+    condition: str,
+    *,
+    timeout: float,
+    pause: Callable[[float], object],
+    clock: Callable[[], float] = time.monotonic,
+) -> float:
+    """Until the condition holds; seconds it took. Raises DeadlineError that names what is missing.
+
+    `pause(seconds)` waits (an Event's wait, so that it can be cut short)."""
+    begin, step = clock(), _FIRST_PAUSE
+    while True:
+        lacking = missing(plan, ask, condition)
+        if not lacking:
+            return clock() - begin
+        if clock() - begin >= timeout:
+            more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
+            raise DeadlineError(f"not {condition} after {timeout:g} s: {'; '.join(lacking[:4])}{more}")
+        pause(step)
+        step = min(step * 1.5, _LAST_PAUSE)
+
+
+def check_now(plan: Plan, ask: Ask, condition: str) -> None:
+    """Raises CheckFailedError (exit 3) when the condition does not hold this moment."""
+    lacking = missing(plan, ask, condition)
+    if lacking:
+        raise CheckFailedError(f"not {condition}: {'; '.join(lacking)}")
+
+
+def asker(paths: LabPaths) -> Ask:
+    """Asks node processes over their control sockets."""
+    return lambda node, op: ask_node(paths, node, op, timeout=2.0)
+
+
+def _missing_routes(plan: Plan, ask: Ask, statuses: dict[str, dict[str, Any]]) -> list[str]:
+    found = []
+    reachable = [(ad.name, ad.xid) for ad in plan.ads if any(node.ad == ad.xid for node in plan.nodes)]
+    for node in plan.kind("router", "hypervisor"):
+        if node.name not in statuses:
+            continue
+        tables = ask(node.name, "routes")
+        ads, hids = _destinations(tables, "AD"), _destinations(tables, "HID")
+        found += [f"{node.name} has no route to {name}" for name, xid in reachable if xid not in ads]
+        for other in plan.nodes:
+            here = statuses.get(other.name, {}).get("ad") == node.ad
+            if here and other.name != node.name and other.hid not in hids:
+                found.append(f"{node.name} has no route to {other.name}")
+    return found
+
+
+def _destinations(tables: dict[str, Any], kind: str) -> set[str]:
+    return {str(route.get("xid")) for route in tables.get(kind, [])}
+
+
+def _missing_guests(plan: Plan, ask: Ask) -> list[str]:
+    there: set[str] = set()
+    for node in plan.kind("hypervisor"):
+        try:
+            there |= {str(host.get("hid")) for host in ask(node.name, "joined").get("hosts", [])}
+        except ControlError:
+            continue
+    return [f"guest {guest.name} is not attached" for guest in plan.guests if guest.hid not in there]

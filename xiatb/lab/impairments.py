@@ -1,0 +1,77 @@
+"""How rate, delay, loss and the like are put on a link: which means this host has, and the commands for them.
+
+Rate is a token bucket (TBF) at the sending node's egress. The rest is netem below it where the kernel has
+netem, else a delay-line process between the two nodes (`delayline`). Never silently none: what cannot be done
+is a HostNotAbleError, and the backend chosen is recorded in the state file and every manifest.
+"""
+
+from __future__ import annotations
+
+from xiatb.errors import HostNotAbleError
+from xiatb.lab.plan import Impairment, LinkPlan
+from xiatb.lab.runner import Runner
+
+NETEM, DELAY_LINE, NONE = "netem", "delay-line", "none"
+_FRAME = 14
+_AVERAGE_FRAME = 500
+"""assumed when a byte budget must be given to netem as a number of packets"""
+
+Command = list[str]
+
+
+def rate_command(device: str, mtu: int, impairment: Impairment) -> Command | None:
+    """The tc command that shapes; None without a rate. Burst: max(16 KB, 2 ms, one frame), as measured in
+    reference/dataplane.md section 5; `limit` is the queue in bytes."""
+    if impairment.rate is None:
+        return None
+    burst = max(16384, impairment.rate // 8 * 2 // 1000, mtu + _FRAME)
+    return [
+        *("tc", "qdisc", "add", "dev", device, "root", "handle", "1:", "tbf"),
+        *("rate", f"{impairment.rate}bit", "burst", str(burst)),
+        *("limit", str(max(impairment.queue, burst, mtu + _FRAME))),
+    ]
+
+
+def netem_command(device: str, impairment: Impairment) -> Command | None:
+    """The tc command for everything but rate; None when nothing is asked for. Below the shaper if there is one.
+
+    tc-netem(8). Its queue holds what is on the way (rate times delay) on top of the link's queue."""
+    if not impairment.needs_delay_line:
+        return None
+    where = ["parent", "1:1", "handle", "10:"] if impairment.rate is not None else ["root", "handle", "10:"]
+    on_the_way = (impairment.rate or 10**10) * (impairment.delay + impairment.jitter) // 8 // 10**9
+    limit = max(1000, (on_the_way + impairment.queue) // _AVERAGE_FRAME)
+    command = ["tc", "qdisc", "add", "dev", device, *where, "netem", "limit", str(limit)]
+    if impairment.delay or impairment.jitter:
+        command += ["delay", f"{impairment.delay / 1000:g}us"]
+    if impairment.jitter:
+        command += [f"{impairment.jitter / 1000:g}us"]
+    for word in ("loss", "duplicate", "reorder"):
+        share = getattr(impairment, word)
+        if share and (word != "reorder" or impairment.delay):
+            command += [word, f"{share / 10_000:g}%"]
+    return command
+
+
+def backend(link: LinkPlan, *, netem: bool) -> str:
+    """Which means a link gets for everything but its rate."""
+    if not link.needs_delay_line:
+        return NONE
+    return NETEM if netem else DELAY_LINE
+
+
+def probe_netem(runner: Runner) -> bool:
+    """Whether the kernel really takes a netem qdisc, tried on a loopback in a throw-away namespace."""
+    return _probe(runner, ["netem", "delay", "1ms"])
+
+
+def require_rate(runner: Runner) -> None:
+    """Raises HostNotAbleError when the kernel has no token bucket."""
+    if not _probe(runner, ["tbf", "rate", "10mbit", "burst", "16384", "limit", "65536"]):
+        hint = "load the sch_tbf module, or leave rate: out of the topology"
+        raise HostNotAbleError("this kernel cannot shape: no TBF qdisc", hint=hint)
+
+
+def _probe(runner: Runner, qdisc: list[str]) -> bool:
+    argv = ["unshare", "--net", "--", "tc", "qdisc", "add", "dev", "lo", "root", *qdisc]
+    return runner.run(argv, check=False).returncode == 0

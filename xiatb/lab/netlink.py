@@ -1,0 +1,118 @@
+"""The rest of a node's interfaces, by netlink and ioctl: what Mininet's links leave to be set.
+
+Everything here is synchronous and works on the namespace given by path; pyroute2's own event loop forbids
+calling it from inside a running asyncio loop, so the supervisor calls it from threads or before its loop runs.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from xiatb.errors import XiatbError
+from xiatb.lab.namespaces import inside
+
+_SIOCETHTOOL = 0x8946
+# linux/ethtool.h: ETHTOOL_SRXCSUM, STXCSUM, SSG, STSO, SGSO, SGRO
+_OFFLOADS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
+
+
+class LinkError(XiatbError):
+    """An interface could not be made or set."""
+
+
+@contextlib.contextmanager
+def routes(netns: Path) -> Iterator[Any]:
+    """A pyroute2 socket in a namespace; the thread itself is there for the body, too."""
+    with inside(netns), IPRoute() as socket_:
+        try:
+            yield socket_
+        except NetlinkError as error:
+            raise LinkError(f"{netns.name}: {error}") from error
+
+
+def index_of(socket_: Any, name: str) -> int:
+    """Interface index. Raises LinkError when there is none of that name."""
+    found = socket_.link_lookup(ifname=name)
+    if not found:
+        raise LinkError(f"no interface {name}")
+    return int(found[0])
+
+
+def set_up(netns: Path, name: str, *, mtu: int, altname: str, mac: str | None = None) -> None:
+    """Offloads off, MTU, MAC, readable altname (the lab's mark), up."""
+    with routes(netns) as socket_:
+        index = index_of(socket_, name)
+        if mac is not None:
+            socket_.link("set", index=index, address=mac)
+        socket_.link("set", index=index, mtu=mtu)
+        socket_.link("property_add", index=index, altname=altname)
+        offloads_off(name)
+        socket_.link("set", index=index, state="up")
+
+
+def prepare(netns: Path) -> None:
+    """A fresh namespace: no IPv6 on anything, loopback up."""
+    with routes(netns) as socket_:
+        for scope in ("all", "default"):
+            switch = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+            if switch.exists():
+                switch.write_text("1")
+        socket_.link("set", index=index_of(socket_, "lo"), state="up")
+
+
+def add_tap(netns: Path, name: str) -> None:
+    """A persistent tap without packet information, as QEMU wants it."""
+    with inside(netns):
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI)
+            fcntl.ioctl(descriptor, _TUNSETIFF, request)
+            fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+        except OSError as error:
+            raise LinkError(f"{netns.name}: cannot make tap {name}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+
+
+def offloads_off(name: str) -> None:
+    """Checksum and segmentation offloads off, so that frames are on the veth what they are on a wire.
+
+    What a device does not have is passed over. The caller is in the interface's namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for command in _OFFLOADS:
+            value = array.array("B", struct.pack("=II", command, 0))
+            request = struct.pack("@16sP", name.encode(), value.buffer_info()[0]).ljust(40, b"\0")
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(sock, _SIOCETHTOOL, request)
+
+
+def counters(netns: Path) -> dict[str, dict[str, Any]]:
+    """Name -> {"state","mtu","mac","rx_bytes","tx_bytes","rx_packets","tx_packets","tx_dropped"} of every interface."""
+    table = {}
+    with routes(netns) as socket_:
+        for link in socket_.get_links():
+            stats = link.get("stats64") or {}
+            table[str(link.get("ifname"))] = {
+                "state": link.get("operstate"),
+                "mtu": link.get("mtu"),
+                "mac": link.get("address"),
+                **{
+                    key: stats.get(key)
+                    for key in ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "tx_dropped")
+                },
+            }
+    return table

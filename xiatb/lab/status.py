@@ -1,0 +1,106 @@
+"""What a lab looks like right now, as plain data: for `xiatb status`, with or without a living supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xiatb.errors import XiatbError
+from xiatb.lab.client import ask_node
+from xiatb.lab.paths import LabPaths
+from xiatb.lab.plan import Plan
+from xiatb.lab.state import LabState, read_plan, read_state
+
+Json = dict[str, Any]
+
+
+def lab_status(paths: LabPaths, extensions: Callable[[], Json] = dict) -> Json:
+    """The whole lab. Raises LabStateError when there is none.
+
+    {"lab", "status": starting|up|degraded|stopping|dead, "since", "topology", "seed", "supervisor", "shaping_backend",
+    "nodes": [...], "links": [...], "guests": [...], "processes": [...]}; degraded: some process of it is dead;
+    dead: the supervisor is."""
+    state, plan = read_state(paths), read_plan(paths)
+    nodes = [_node_status(paths, plan, state, node.name) for node in plan.nodes]
+    others = [
+        {"what": what, "pid": one.pid, "alive": one.alive()} for what, one in sorted(state.processes.items())
+    ]
+    alive = state.supervisor.alive()
+    status = state.status if alive else "dead"
+    if status == "up" and not all(one["alive"] for one in [*nodes, *others]):
+        status = "degraded"
+    try:
+        extra = extensions()
+    except XiatbError as error:
+        extra = {"extension_error": str(error)}
+    return {
+        "lab": state.lab,
+        "status": status,
+        "since": state.since,
+        "topology": state.topology,
+        "seed": plan.seed,
+        "data_plane": plan.data_plane,
+        "accel": extra.get("accel", plan.accel),
+        "supervisor": {"pid": state.supervisor.pid, "alive": alive},
+        "shaping_backend": state.shaping_backend,
+        "nodes": nodes,
+        "links": [_link_status(plan, state, index) for index in range(len(plan.links))],
+        "guests": _guests(plan, extra.get("guests", {})),
+        "daemons": extra.get("daemons", {}),
+        "processes": others,
+        **({"extension_error": extra["extension_error"]} if "extension_error" in extra else {}),
+    }
+
+
+def _node_status(paths: LabPaths, plan: Plan, state: LabState, name: str) -> Json:
+    node = plan.node(name)
+    entry = state.nodes.get(name)
+    process = entry.process if entry else None
+    answer: Json = {
+        "name": name,
+        "kind": node.kind,
+        "ad": node.ad_name,
+        "hid": node.hid,
+        "netns": plan.netns(name),
+        "pid": process.pid if process else None,
+        "alive": bool(process and process.alive()),
+        "state": "not started" if process is None else "dead",
+        "dag": None,
+    }
+    if not answer["alive"]:
+        return answer
+    try:
+        told = ask_node(paths, name, "status", timeout=2.0)
+    except XiatbError as error:
+        return {**answer, "state": "silent", "reason": str(error)}
+    names = {ad.xid: ad.name for ad in plan.ads}
+    return {
+        **answer,
+        "state": "joined" if told.get("joined") else "not joined",
+        "ad": names.get(str(told.get("ad")), told.get("ad")),
+        "dag": told.get("dag"),
+        "uptime_s": told.get("uptime_s"),
+        "sids": told.get("sids", []),
+        "stats": told.get("stats", {}),
+    }
+
+
+def _link_status(plan: Plan, state: LabState, index: int) -> Json:
+    link = plan.links[index]
+    helper = state.processes.get(f"delay line {link.name}")
+    return {
+        "name": link.name,
+        "mtu": link.mtu,
+        "rate": link.forward.rate,
+        "delay_ns": link.forward.delay,
+        "loss_ppm": link.forward.loss,
+        "backend": state.backends.get(link.name, "none"),
+        "alive": helper is None or helper.alive(),
+    }
+
+
+def _guests(plan: Plan, told: Json) -> list[Json]:
+    return [
+        {"name": guest.name, "on": guest.on, "state": "unknown", "hid": guest.hid, **told.get(guest.name, {})}
+        for guest in plan.guests
+    ]
