@@ -84,7 +84,9 @@ def _trim(text: str, start: int, end: int, where: Location) -> Argument:
 
 
 def substitute(text: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Replace `$name` and `${name}` outside single quotes; gives the text and the names that are not known."""
+    """Replace `$name` and `${name}` outside single quotes; gives the text and the names that are not
+    known.
+    """
     unknown: list[str] = []
 
     def value(found: re.Match[str]) -> str:
@@ -100,7 +102,9 @@ def substitute(text: str, variables: Mapping[str, str]) -> tuple[str, list[str]]
 
 
 def unquote(text: str) -> str:
-    """The value of an argument: quotes removed, backslash sequences of double quotes and `\\<hex>` resolved."""
+    """The value of an argument: quotes removed, backslash sequences of double quotes and `\\<hex>`
+    resolved.
+    """
     out: list[str] = []
     at = 0
     while at < len(text):
@@ -195,7 +199,9 @@ def to_seconds(text: str) -> float:
 
 
 def to_byte_rate(text: str) -> float:
-    """A bandwidth in octets a second: `100Mbps`, `1GB/s`, `12500000`; a bare number is octets a second (as in Click)."""
+    """A bandwidth in octets a second: `100Mbps`, `1GB/s`, `12500000`; a bare number is octets a second
+    (as in Click).
+    """
     found = _BANDWIDTH.match(unquote(text).strip())
     if not found:
         raise ConfigError(f"'{text}' is not a bandwidth (for example 100Mbps or 12.5MB/s)")

@@ -7,15 +7,21 @@ from typing import NamedTuple
 from xiatb.click.args import quote
 from xiatb.click.errors import ConfigError
 
-CORES = {"router": "XIARouterCore", "hypervisor": "XIAHypervisorCore", "host": "XIAHostCore", "guest": "XIAHostCore"}
+CORES = {
+    "router": "XIARouterCore",
+    "hypervisor": "XIAHypervisorCore",
+    "host": "XIAHostCore",
+    "guest": "XIAHostCore",
+}
 LIBRARIES = {"router": "router", "hypervisor": "hypervisor", "host": "host", "guest": "host"}
 CARDS = {"internal": "XIAInternalCard", "link": "XIALineCard", "guest": "XIAGuestCard"}
 NO_PORT = 255
 
 
 class PortSpec(NamedTuple):
-    """A port: its name, what is behind it (`internal`: the node's own applications; `link`; `guest`: a guest's tap),
-    and the largest XIP packet it takes, octets."""
+    """A port: its name, what is behind it (`internal`: the node's own applications; `link`; `guest`: a
+    guest's tap), and the largest XIP packet it takes, octets.
+    """
 
     name: str
     role: str = "link"
@@ -23,10 +29,10 @@ class PortSpec(NamedTuple):
 
 
 def compose(role: str, ports: list[PortSpec]) -> str:
-    """The configuration of a node of `role` (router, hypervisor, host or guest); the ports are numbered in order.
+    """The configuration of a node of `role` (router, hypervisor, host, guest); ports are numbered in order.
 
-    Elements that the node relies on: `core/rt_AD` and the like, `lcN/xarpq`, `lcN/inject`, `core/from_host`.
-    Raises ConfigError for an unknown role.
+    Elements that the node relies on: `core/rt_AD` and the like, `lcN/xarpq`, `lcN/inject`,
+    `core/from_host`. Raises ConfigError for an unknown role.
     """
     if role not in CORES:
         raise ConfigError(f"'{role}' is no role of a node (expected one of {', '.join(CORES)})")

@@ -167,4 +167,3 @@ class ManualContext:
     def packets(self, channel: str) -> list[Packet]:
         """What went to the host on `channel`."""
         return [packet for name, packet in self.host if name == channel]
-

@@ -1,9 +1,9 @@
 """The text protocol ControlSocket/1.3 of Click, without sockets: bytes in, bytes out.
 
-Commands, one a line (CR LF or LF): READ h [arg], READDATA h n + octets, READUNTIL h end + lines, WRITE h [value],
-WRITEDATA h n + octets, WRITEUNTIL h end + lines, CHECKREAD h, CHECKWRITE h, HELP, QUIT. Replies are `NNN text`, lines
-of a longer text `NNN-text`; a read that succeeds has a line `DATA n` and n octets behind it. See Click's
-elements/userlevel/controlsocket.cc for the protocol.
+Commands, one a line (CR LF or LF): READ h [arg], READDATA h n + octets, READUNTIL h end + lines, WRITE
+h [value], WRITEDATA h n + octets, WRITEUNTIL h end + lines, CHECKREAD h, CHECKWRITE h, HELP, QUIT.
+Replies are `NNN text`, lines of a longer text `NNN-text`; a read that succeeds has a line `DATA n` and
+n octets behind it. See Click's elements/userlevel/controlsocket.cc for the protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ MAX_LINE = 65_536
 MAX_DATA = 16 * 1024 * 1024
 
 OK, SYNTAX, UNIMPLEMENTED, NO_ELEMENT, NO_HANDLER, FAILED, NO_ROUTER = 200, 500, 501, 510, 511, 520, 540
-_COMMANDS = "READ READDATA READUNTIL WRITE WRITEDATA WRITEUNTIL CHECKREAD CHECKWRITE HELP QUIT".split()
+_COMMANDS = [
+    "READ",
+    "READDATA",
+    "READUNTIL",
+    "WRITE",
+    "WRITEDATA",
+    "WRITEUNTIL",
+    "CHECKREAD",
+    "CHECKWRITE",
+    "HELP",
+    "QUIT",
+]
 
 
 class ControlSession:
@@ -30,6 +41,7 @@ class ControlSession:
         self._waiting: tuple[str, str, int] | None = None  # verb, handler, octets of data to come
         self._until: tuple[str, str, bytes] | None = None  # verb, handler, line that ends the data
         self._lines: list[bytes] = []
+        self._gathered = 0
 
     def greeting(self) -> bytes:
         """What the server says first."""
@@ -72,12 +84,13 @@ class ControlSession:
         verb, handler, stop = self._until or ("", "", b"")
         if line != stop:
             self._lines.append(line)
-            if sum(map(len, self._lines[-1:])) + len(self._lines) > MAX_DATA // 64:
+            self._gathered += len(line) + 1
+            if self._gathered > MAX_DATA:
                 self.closed = True
                 return _reply(SYNTAX, "Too much data")
             return b""
         text = b"".join(kept + b"\n" for kept in self._lines).decode("utf-8", "replace")
-        self._until, self._lines = None, []
+        self._until, self._lines, self._gathered = None, [], 0
         return self._act(verb, handler, text)
 
     def _command(self, line: str) -> bytes:
@@ -97,7 +110,9 @@ class ControlSession:
         handler, value = rest[0], rest[1] if len(rest) > 1 else ""
         if verb.endswith("DATA"):
             if not value.isdecimal() or int(value) > MAX_DATA:
-                return _reply(SYNTAX, f"Syntax error: expected '{verb} HANDLER COUNT', COUNT at most {MAX_DATA}")
+                return _reply(
+                    SYNTAX, f"Syntax error: expected '{verb} HANDLER COUNT', COUNT at most {MAX_DATA}"
+                )
             self._waiting = (verb.removesuffix("DATA"), handler, int(value))
             return b""
         if verb.endswith("UNTIL"):

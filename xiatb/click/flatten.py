@@ -61,7 +61,7 @@ class FlatGraph(NamedTuple):
             config = f"({element.config})" if element.args else ""
             lines.append(f"{element.name} :: {element.class_name}{config};")
         lines.append("")
-        for wire in sorted(set(wire[:4] for wire in self.connections)):
+        for wire in sorted({wire[:4] for wire in self.connections}):
             source, out_port, target, in_port = wire
             left = f"{source} [{out_port}]" if out_port else source
             right = f"[{in_port}] {target}" if in_port else target
@@ -105,7 +105,9 @@ class _Box(NamedTuple):
 class Flattener:
     """Expands one configuration. `is_class(name)` says whether a primitive element class exists."""
 
-    def __init__(self, is_class: Callable[[str], bool], all_names: Callable[[], list[str]], problems: Problems):
+    def __init__(
+        self, is_class: Callable[[str], bool], all_names: Callable[[], list[str]], problems: Problems
+    ):
         self.is_class = is_class
         self.all_names = all_names
         self.problems = problems
@@ -198,7 +200,9 @@ class Flattener:
         if inner and name in ("input", "output"):
             self.problems.add(declaration.where, f"'{name}' is the name of the compound's own ports")
         elif name in names:
-            self.problems.add(declaration.where, f"element '{name}' is declared twice, first at {names[name]}")
+            self.problems.add(
+                declaration.where, f"element '{name}' is declared twice, first at {names[name]}"
+            )
         elif name.startswith("/") or name.endswith("/") or name.isdecimal():
             self.problems.add(declaration.where, f"'{name}' is not a good name for an element")
         names.setdefault(name, declaration.where)
@@ -216,7 +220,9 @@ class Flattener:
                 known = [*names, *env.class_names()]
                 known += self.all_names() if stop.name[:1].isupper() else []
                 hint = suggestion(stop.name, known)
-                self.problems.add(stop.where, f"'{stop.name}' is neither an element nor an element class{hint}")
+                self.problems.add(
+                    stop.where, f"'{stop.name}' is neither an element nor an element class{hint}"
+                )
                 return ""
             declaration = Declaration("", ClassRef(stop.where, stop.name), None, stop.where)
         name = declaration.name
@@ -265,7 +271,9 @@ class Flattener:
         expanded.add(name)
         self.count += 1
         if self.count > MAX_ELEMENTS:
-            self.problems.add(self.top, f"more than {MAX_ELEMENTS} elements (compounds that contain each other?)")
+            self.problems.add(
+                self.top, f"more than {MAX_ELEMENTS} elements (compounds that contain each other?)"
+            )
             self.bad.add(path)
             return
         args = self._args(declaration.config, env)
@@ -282,7 +290,9 @@ class Flattener:
             self._compound(found[0], found[1], args, path, declaration, depth)
 
     def _resolve(self, ref: ClassRef, env: _Env) -> str | tuple[Compound, _Env] | None:
-        """The primitive class name, or the compound and where it was written; None when unknown (reported)."""
+        """The primitive class name, or the compound and where it was written; None when unknown
+        (reported).
+        """
         for _ in range(MAX_NESTING):
             if ref.compound is not None:
                 return ref.compound, env
@@ -316,7 +326,9 @@ class Flattener:
             text, unknown = substitute(argument.text, variables)
             for name in unknown:
                 self.problems.add(argument.where, f"variable ${name} is not defined")
-            rest = argument.text.startswith("$") and argument.text[1:].strip("{}") in variables and "," in text
+            rest = (
+                argument.text.startswith("$") and argument.text[1:].strip("{}") in variables and "," in text
+            )
             if rest:
                 args += [Argument(piece.text, argument.where) for piece in split(text, argument.where)]
             elif text or not argument.text.startswith("$"):
@@ -324,7 +336,13 @@ class Flattener:
         return args
 
     def _compound(
-        self, compound: Compound, env: _Env, args: list[Argument], path: str, declaration: Declaration, depth: int
+        self,
+        compound: Compound,
+        env: _Env,
+        args: list[Argument],
+        path: str,
+        declaration: Declaration,
+        depth: int,
     ) -> None:
         for body in compound.bodies:
             variables = _match(body, args)
@@ -376,7 +394,10 @@ class Flattener:
         return found
 
     def _check_box(self, wire: Connection) -> None:
-        for path, port, side in ((wire.source, wire.out_port, "output"), (wire.target, wire.in_port, "input")):
+        for path, port, side in (
+            (wire.source, wire.out_port, "output"),
+            (wire.target, wire.in_port, "input"),
+        ):
             box = self.boxes.get(path)
             if box is None:
                 continue

@@ -21,7 +21,9 @@ from xiatb.errors import InvalidFileError, XiatbError
 def flatten_text(
     text: str, filename: str, library_dirs: list[Path] | None = None
 ) -> tuple[FlatGraph, Problems]:
-    """Parse and expand a configuration. The problems may hold errors; the graph is then what could be read."""
+    """Parse and expand a configuration. The problems may hold errors; the graph is then what could be
+    read.
+    """
     problems = Problems()
     flattener = Flattener(
         lambda name: registry.find(name) is not None, lambda: list(registry.all_classes()), problems
@@ -29,9 +31,7 @@ def flatten_text(
     directories = [*(library_dirs or []), *library_path()]
     flattener.expand(flattener.load(text, filename, directories))
     flat = flattener.finish()
-    skip = flattener.bad
-    wires = [w for w in flat.connections if w.source in flat.elements and w.target in flat.elements]
-    return FlatGraph(flat.elements, wires if not skip else wires, flat.requirements), problems
+    return flat, problems
 
 
 class Router:
@@ -87,7 +87,9 @@ class Router:
             try:
                 element.configure(bind(cls.ARGS, [argument.text for argument in flat.args]))
             except ConfigError as error:
-                problems.add(_argument_place(flat, error), f"'{flat.name} :: {flat.class_name}': {error.message}")
+                problems.add(
+                    _argument_place(flat, error), f"'{flat.name} :: {flat.class_name}': {error.message}"
+                )
 
     def _link(self) -> None:
         """Resolve every output to the callable behind it, and every pull input."""
@@ -112,7 +114,9 @@ class Router:
             element.in0 = element.ins[0] if element.ins else element.in0
 
     def initialize(self, ctx: Context) -> None:
-        """Give the graph its world; from now on packets move. Raises ClickFileError naming every element that fails."""
+        """Give the graph its world; from now on packets move. Raises ClickFileError naming every
+        element that fails.
+        """
         self.ctx = ctx
         scheduler = Scheduler(ctx)
         problems = Problems()
@@ -155,7 +159,7 @@ class Router:
             return self._read_global(name)
         handlers = element.read_handlers()
         if name not in handlers:
-            known = f"; it is write-only" if name in element.write_handlers() else ""
+            known = "; it is write-only" if name in element.write_handlers() else ""
             raise HandlerError(f"no read handler '{path}'{known}", 511)
         return handlers[name](argument)
 
@@ -168,7 +172,9 @@ class Router:
         handlers[name](value)
 
     def has_handler(self, path: str, write: bool = False) -> bool:
-        """Whether `read` or `write` would find a handler; raises HandlerError when there is no such element."""
+        """Whether `read` or `write` would find a handler; raises HandlerError when there is no such
+        element.
+        """
         element, name = self._split(path)
         if element is None:
             return not write and name in GLOBAL_HANDLERS

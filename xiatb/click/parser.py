@@ -48,6 +48,7 @@ class Parser:
     # -- tokens ---------------------------------------------------------------------------------
     @property
     def token(self) -> Token:
+        """The token at hand."""
         return self.tokens[self.at]
 
     def _take(self) -> Token:
@@ -156,9 +157,7 @@ class Parser:
         """One stop of a chain; None for `a, b :: Class`, which is a declaration only."""
         in_port = self._port()
         start = self.token
-        if start.kind == "{":
-            stop = Endpoint("", Declaration("", self._class(), self._config(), start.where), start.where)
-        elif start.kind == VARIABLE:
+        if start.kind == "{" or start.kind == VARIABLE:
             stop = Endpoint("", Declaration("", self._class(), self._config(), start.where), start.where)
         elif start.kind == IDENT and start.text not in _KEYWORDS:
             self._take()

@@ -55,7 +55,9 @@ def check_ports(flat: FlatGraph, elements: dict[str, Element], ports: Ports, pro
             least, most = (exact, exact) if exact is not None else port_range(code, other)
             label = f"'{name} :: {element.class_name}'"
             if most is not None and count > most:
-                problems.add(where, f"{label} has no {side} {count - 1} (it has {_amount(least, most, side)})")
+                problems.add(
+                    where, f"{label} has no {side} {count - 1} (it has {_amount(least, most, side)})"
+                )
                 continue
             for port in range(max(least, count)):
                 if (name, side, port) not in used:
@@ -69,7 +71,9 @@ def _amount(least: int, most: int, side: str) -> str:
     return f"{number} {side}{'' if most == 1 else 's'}"
 
 
-def resolve(flat: FlatGraph, elements: dict[str, Element], ports: Ports, problems: Problems) -> dict[str, str]:
+def resolve(
+    flat: FlatGraph, elements: dict[str, Element], ports: Ports, problems: Problems
+) -> dict[str, str]:
     """Find out which ports push and which pull, and report connections that do not agree.
 
     Gives for every element a code as `h/lh`: one letter for each input, then for each output.
@@ -101,7 +105,9 @@ def resolve(flat: FlatGraph, elements: dict[str, Element], ports: Ports, problem
 
 
 def _propagate(
-    wires: list[Connection], kinds: dict[tuple[str, str, int], str], groups: dict[str, list[tuple[str, str, int]]]
+    wires: list[Connection],
+    kinds: dict[tuple[str, str, int], str],
+    groups: dict[str, list[tuple[str, str, int]]],
 ) -> None:
     """Spread known kinds over connections and through agnostic elements until nothing changes."""
     changed = True
@@ -117,14 +123,21 @@ def _propagate(
 
 
 def _check_wires(
-    wires: list[Connection], kinds: dict[tuple[str, str, int], str], elements: dict[str, Element], problems: Problems
+    wires: list[Connection],
+    kinds: dict[tuple[str, str, int], str],
+    elements: dict[str, Element],
+    problems: Problems,
 ) -> None:
     outs: dict[tuple[str, int], Location] = {}
     ins: dict[tuple[str, int], Location] = {}
     for wire in wires:
         left, right = kinds[wire.source, "o", wire.out_port], kinds[wire.target, "i", wire.in_port]
-        source = f"{_WORDS[left]} output {wire.out_port} of '{wire.source} :: {elements[wire.source].class_name}'"
-        target = f"{_WORDS[right]} input {wire.in_port} of '{wire.target} :: {elements[wire.target].class_name}'"
+        source = (
+            f"{_WORDS[left]} output {wire.out_port} of '{wire.source} :: {elements[wire.source].class_name}'"
+        )
+        target = (
+            f"{_WORDS[right]} input {wire.in_port} of '{wire.target} :: {elements[wire.target].class_name}'"
+        )
         if left != right:
             need = "a Queue" if left == PUSH else "an Unqueue"
             problems.add(wire.where, f"{source} is connected to {target} (expected {need} between them)")

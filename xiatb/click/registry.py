@@ -48,7 +48,7 @@ def all_classes() -> dict[str, type[Element]]:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """" (did you mean X?)" when one of `known` looks like `name`, else nothing."""
+    """ " (did you mean X?)" when one of `known` looks like `name`, else nothing."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[close[0]]}?)" if close else ""

@@ -11,7 +11,7 @@ from xiatb.click.element import WriteHandler, shows
 
 
 class BandwidthRatedUnqueue(Drain):
-    """Pulls packets at RATE (octets a second, or as `100Mbps`) and pushes them on; up to BURST octets at once.
+    """Pulls packets at RATE (octets a second, or as `100Mbps`), up to BURST octets at once.
 
     Octets are those of the frame with its Ethernet header.
     """

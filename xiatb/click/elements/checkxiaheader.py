@@ -12,11 +12,11 @@ _REASONS = ("version", "nodes", "truncated", "last")
 
 
 class CheckXIAHeader(Element):
-    """Checks the XIP header: version 1, 1 to 20 nodes in both DAGs, nothing missing, last visited node in range.
+    """Checks XIP headers: version 1, 1 to 20 nodes in both DAGs, nothing missing, last visited node in range.
 
-    Octets behind the packet (Ethernet padding) are cut off. What is wrong is counted by reason and dropped, or goes to
-    output 1 when that is connected. Elements behind it may rely on all of this. The rules are those of
-    `xiatb.wire.xip.parse_fast`.
+    Octets behind the packet (Ethernet padding) are cut off. What is wrong is counted by reason and
+    dropped, or goes to output 1 when that is connected. Elements behind it may rely on all of this. The
+    rules are those of `xiatb.wire.xip.parse_fast`.
     """
 
     __slots__ = ("bad", "count", "drops", "reasons")
@@ -78,6 +78,8 @@ class CheckXIAHeader(Element):
     READ = {
         "count": shows("count", "packets checked"),
         "drops": shows("drops", "packets found bad"),
-        "drop_details": ReadHandler("bad packets by reason, one a line", lambda element, _: element.details()),
+        "drop_details": ReadHandler(
+            "bad packets by reason, one a line", lambda element, _: element.details()
+        ),
     }
     WRITE = {"reset": WriteHandler("set the counters to 0", lambda element, _: element.reset())}

@@ -12,8 +12,9 @@ from xiatb.click.packet import REASON_TOO_BIG, Packet
 
 
 class CheckXIAMTU(Element):
-    """Output 0: XIP packets of at most MTU octets (without the Ethernet header). Larger ones go to output 1 with the
-    reason annotation for XCMP "too big", or are dropped when output 1 is not connected. MTU 0 lets everything through.
+    """Output 0: XIP packets of at most MTU octets (without the Ethernet header). Larger ones go to
+    output 1 with the reason annotation for XCMP "too big", or are dropped when output 1 is not
+    connected. MTU 0 lets everything through.
     """
 
     __slots__ = ("drops", "mtu", "too_big")

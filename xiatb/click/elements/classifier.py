@@ -18,9 +18,9 @@ Clause = tuple[int, int, int, int, bool]  # offset, end, mask, value, negated
 class Classifier(Element):
     """Pushes a packet out of the output of the first PATTERN that it matches; drops it when it matches none.
 
-    A pattern is `-` (everything) or clauses `OFFSET/VALUE[%MASK]` separated by blanks, all of which must match: VALUE
-    and MASK are hexadecimal octets, `?` is any digit, offsets count from the start of the frame; `!` before a clause
-    turns it round. `Classifier(12/C0DE, 12/9990 20/0001, -)`
+    A pattern is `-` (everything) or clauses `OFFSET/VALUE[%MASK]` separated by blanks, all of which
+    must match: VALUE and MASK are hexadecimal octets, `?` is any digit, offsets count from the start of
+    the frame; `!` before a clause turns it round. `Classifier(12/C0DE, 12/9990 20/0001, -)`
     """
 
     __slots__ = ("drops", "pattern", "rules")

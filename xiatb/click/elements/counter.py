@@ -53,7 +53,9 @@ class Counter(Element):
     READ = {
         "count": shows("count", "packets that went through"),
         "byte_count": shows("byte_count", "octets of those packets"),
-        "rate": ReadHandler("packets a second since the last read", lambda counter, _: f"{counter.rate():.2f}"),
+        "rate": ReadHandler(
+            "packets a second since the last read", lambda counter, _: f"{counter.rate():.2f}"
+        ),
     }
     WRITE = {
         "reset": WriteHandler("set the counters to 0", lambda counter, _: counter.reset()),

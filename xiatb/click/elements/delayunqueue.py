@@ -13,8 +13,8 @@ from xiatb.click.packet import Packet
 
 
 class DelayUnqueue(Drain):
-    """Pulls packets at once and pushes each on DELAY later, in order. At most LIMIT are under way; further ones stay in
-    the queue before it.
+    """Pulls packets at once and pushes each on DELAY later, in order. At most LIMIT are under way;
+    further ones stay in the queue before it.
     """
 
     __slots__ = ("delay", "flying", "limit", "timer_")
@@ -23,7 +23,9 @@ class DelayUnqueue(Drain):
         Arg("LIMIT", to_positive, "packets under way", 100_000, positional=False),
     )
     READ = {"delay": shows("delay", "seconds that each packet is held")}
-    WRITE = {"delay": WriteHandler("set it for packets to come", lambda element, value: element.set_delay(value))}
+    WRITE = {
+        "delay": WriteHandler("set it for packets to come", lambda element, value: element.set_delay(value))
+    }
     delay: float
     limit: int
 

@@ -14,8 +14,8 @@ from xiatb.click.packet import ETHER_LEN, Packet
 class FromDevice(Element):
     """Pushes every Ethernet frame that arrives at the node's port DEVNAME.
 
-    The packets' annotation `port` stays -1: XIAPaint or the line card says which port it was. Frames shorter than an
-    Ethernet header are counted in `malformed` and dropped.
+    The packets' annotation `port` stays -1: XIAPaint or the line card says which port it was. Frames
+    shorter than an Ethernet header are counted in `malformed` and dropped.
     """
 
     __slots__ = ("bytes", "count", "devname", "malformed")

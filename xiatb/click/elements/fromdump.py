@@ -20,11 +20,23 @@ BURST = 64
 
 
 class FromDump(Element):
-    """Pushes the frames of FILE (pcap, Ethernet), with TIMING at the intervals at which they were captured, else as fast
-    as they go. A file that ends in the middle of a record ends there; `malformed` tells.
+    """Pushes the frames of FILE (pcap, Ethernet), with TIMING at the intervals at which they were
+    captured, else as fast as they go. A file that ends in the middle of a record ends there;
+    `malformed` tells.
     """
 
-    __slots__ = ("active", "count", "file", "filename", "layout", "malformed", "start", "timer_", "timing", "unit")
+    __slots__ = (
+        "active",
+        "count",
+        "file",
+        "filename",
+        "layout",
+        "malformed",
+        "start",
+        "timer_",
+        "timing",
+        "unit",
+    )
     PORTS = "0/1"
     PROCESSING = "push"
     ARGS = (

@@ -10,7 +10,9 @@ from xiatb.click.packet import Packet
 
 
 class FromHost(Element):
-    """Pushes the packets that the node injects with `Router.inject(CHANNEL, packet)`, or under the element's name."""
+    """Pushes the packets that the node injects with `Router.inject(CHANNEL, packet)`, or under the
+    element's name.
+    """
 
     __slots__ = ("channel", "count", "inject_channel")
     PORTS = "0/1"

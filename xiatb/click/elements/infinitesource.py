@@ -17,7 +17,12 @@ class InfiniteSource(Element):
     PORTS = "0/1"
     PROCESSING = "push"
     ARGS = (
-        Arg("DATA", to_text, "what is in the packets", "Random data in a packet, at least 64 octets long. Well, it is now."),
+        Arg(
+            "DATA",
+            to_text,
+            "what is in the packets",
+            "Random data in a packet, at least 64 octets long. Well, it is now.",
+        ),
         Arg("LIMIT", to_int, "packets in all, -1 without end", -1),
         Arg("BURST", to_positive, "packets in one go", 1),
         Arg("ACTIVE", to_bool, "whether it sends from the start", True),

@@ -13,8 +13,9 @@ from xiatb.click.packet import Packet
 
 
 class LinkUnqueue(Drain):
-    """Behaves like a link of LATENCY and BANDWIDTH (octets a second, or as `100Mbps`): a packet is pulled when the one
-    before it has left, and arrives its own length divided by BANDWIDTH, and LATENCY, later.
+    """Behaves like a link of LATENCY and BANDWIDTH (octets a second, or as `100Mbps`): a packet is
+    pulled when the one before it has left, and arrives its own length divided by BANDWIDTH, and
+    LATENCY, later.
     """
 
     __slots__ = ("arrival", "bandwidth", "departure", "flying", "free_at", "latency")
@@ -28,7 +29,9 @@ class LinkUnqueue(Drain):
         "size": shows("size", "packets on the link"),
     }
     WRITE = {
-        "latency": WriteHandler("set it for packets to come", lambda element, value: element.set_latency(value)),
+        "latency": WriteHandler(
+            "set it for packets to come", lambda element, value: element.set_latency(value)
+        ),
         "bandwidth": WriteHandler("set it for packets to come", lambda e, value: e.set_bandwidth(value)),
     }
     latency: float

@@ -9,7 +9,9 @@ from xiatb.click.packet import Packet
 
 
 class PaintSwitch(Element):
-    """Pushes a packet out of the output whose number its annotation `port` is; drops it when there is none."""
+    """Pushes a packet out of the output whose number its annotation `port` is; drops it when there is
+    none.
+    """
 
     __slots__ = ("drops",)
     PORTS = "1/1-"

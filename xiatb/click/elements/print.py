@@ -37,4 +37,3 @@ class Print(Element):
             prefix = f"{self.label}: " if self.label else f"{self.name}: "
             self.ctx.log("info", f"{prefix}{len(p.data):4d} | {shown.hex(' ', 4)}{more}")
         return p
-

@@ -12,9 +12,9 @@ from xiatb.click.packet import Packet
 
 
 class RandomSample(Element):
-    """Lets each packet through with probability SAMPLE, or drops it with probability DROP (give one of them; a number
-    from 0 to 1 or a percentage). What is dropped goes to output 1 when that is connected. The random numbers are those
-    of the node's seed.
+    """Lets each packet through with probability SAMPLE, or drops it with probability DROP (give one of
+    them; a number from 0 to 1 or a percentage). What is dropped goes to output 1 when that is
+    connected. The random numbers are those of the node's seed.
     """
 
     __slots__ = ("active", "count", "drop", "drops", "other", "sample")
@@ -33,7 +33,9 @@ class RandomSample(Element):
         "active": shows("active", "whether it samples"),
     }
     WRITE = {
-        "sampling_prob": WriteHandler("set it", lambda element, value: element.set_drop(1 - to_probability(value))),
+        "sampling_prob": WriteHandler(
+            "set it", lambda element, value: element.set_drop(1 - to_probability(value))
+        ),
         "drop_prob": WriteHandler("set it", lambda element, value: element.set_drop(to_probability(value))),
         "active": WriteHandler("turn it on or off", lambda element, value: element.turn(value)),
         "reset": zeroes("count", "drops"),

@@ -14,8 +14,8 @@ from xiatb.click.packet import Packet
 class ToDevice(Element):
     """Sends packets, which begin with their Ethernet header, out by the node's port DEVNAME.
 
-    Its input is push or pull. As a pull element it sends whenever the queue before it has something. A frame that the
-    system refuses (ENOBUFS, link down) is counted in `drops`.
+    Its input is push or pull. As a pull element it sends whenever the queue before it has something. A
+    frame that the system refuses (ENOBUFS, link down) is counted in `drops`.
     """
 
     __slots__ = ("bytes", "count", "device", "devname", "drops", "scheduled")

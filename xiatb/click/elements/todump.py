@@ -17,9 +17,9 @@ LINKTYPE_ETHERNET = 1
 
 
 class ToDump(Element):
-    """Writes every packet to FILE in pcap format (nanoseconds, Ethernet), at most SNAPLEN octets of each, for Wireshark.
-    With an output it lets packets through. UNBUFFERED false leaves data in memory until 64 KiB have gathered or the
-    handler `flush` is written.
+    """Writes every packet to FILE in pcap format (nanoseconds, Ethernet), at most SNAPLEN octets of
+    each, for Wireshark. With an output it lets packets through. UNBUFFERED false leaves data in memory
+    until 64 KiB have gathered or the handler `flush` is written.
     """
 
     __slots__ = ("count", "file", "filename", "offset", "snaplen", "unbuffered")
@@ -48,7 +48,9 @@ class ToDump(Element):
         except OSError as error:
             raise ConfigError(f"cannot write {self.filename}: {error.strerror}") from None
         self.offset = time.time() - ctx.now()
-        self.file.write(struct.pack("<IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, self.snaplen, LINKTYPE_ETHERNET))
+        self.file.write(
+            struct.pack("<IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, self.snaplen, LINKTYPE_ETHERNET)
+        )
 
     def cleanup(self) -> None:
         """Close the file."""

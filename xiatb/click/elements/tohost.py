@@ -10,7 +10,9 @@ from xiatb.click.packet import Packet
 
 
 class ToHost(Element):
-    """Gives packets to the node on CHANNEL: `xcmp` (echo replies and errors), `routing`, `join` (whole frames)."""
+    """Gives packets to the node on CHANNEL: `xcmp` (echo replies and errors), `routing`, `join` (whole
+    frames).
+    """
 
     __slots__ = ("channel", "count")
     PORTS = "1/0"

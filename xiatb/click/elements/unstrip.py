@@ -8,7 +8,9 @@ from xiatb.click.packet import Packet
 
 
 class Unstrip(Element):
-    """Puts LENGTH zero octets before the packet (Click gives back the octets that were stripped; these are new)."""
+    """Puts LENGTH zero octets before the packet (Click gives back the octets that were stripped; these
+    are new).
+    """
 
     __slots__ = ("length",)
     ARGS = (Arg("LENGTH", to_count, "octets", REQUIRED),)

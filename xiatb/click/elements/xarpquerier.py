@@ -47,14 +47,14 @@ class _Pending:
 class XARPQuerier(Element):
     """Writes the Ethernet header for the neighbour that a packet's `nexthop` annotation names (a HID).
 
-    Input 0: XIP packets to send. Input 1: XARP frames received; replies, asked for or not, teach addresses, and so do
-    requests for this node. Output 0: frames to send, XARP requests among them. Output 1: packets whose neighbour did
-    not answer TRIES requests, RETRY apart, with the reason annotation for XCMP "host unreachable" (dropped when not
-    connected).
+    Input 0: XIP packets to send. Input 1: XARP frames received; replies, asked for or not, teach
+    addresses, and so do requests for this node. Output 0: frames to send, XARP requests among them.
+    Output 1: packets whose neighbour did not answer TRIES requests, RETRY apart, with the reason
+    annotation for XCMP "host unreachable" (dropped when not connected).
 
-    While an address is sought up to CAPACITY packets wait, 64 for one neighbour; the oldest go first. An address is
-    asked for again, by unicast, when it is POLL old, and forgotten after TIMEOUT without confirmation. A next hop of
-    type FID is the Ethernet broadcast.
+    While an address is sought up to CAPACITY packets wait, 64 for one neighbour; the oldest go first.
+    An address is asked for again, by unicast, when it is POLL old, and forgotten after TIMEOUT without
+    confirmation. A next hop of type FID is the Ethernet broadcast.
     """
 
     __slots__ = (
@@ -260,7 +260,9 @@ class XARPQuerier(Element):
             raise HandlerError(error.message) from None
 
     READ = {
-        "table": ReadHandler("addresses known: `HID MAC AGE`, one a line", lambda element, _: element.table_text()),
+        "table": ReadHandler(
+            "addresses known: `HID MAC AGE`, one a line", lambda element, _: element.table_text()
+        ),
         "count": ReadHandler("how many addresses are known", lambda element, _: str(len(element.neighbours))),
         "length": shows("waiting", "packets that wait for an address"),
         "queries": shows("queries", "requests sent"),
@@ -269,7 +271,11 @@ class XARPQuerier(Element):
         "malformed": shows("malformed", "XARP frames that cannot be read or believed"),
     }
     WRITE = {
-        "insert": WriteHandler("`HID MAC`: this is its address", lambda element, value: element._insert_text(value)),
-        "delete": WriteHandler("`HID`: forget its address", lambda element, value: element._forget_text(value)),
+        "insert": WriteHandler(
+            "`HID MAC`: this is its address", lambda element, value: element._insert_text(value)
+        ),
+        "delete": WriteHandler(
+            "`HID`: forget its address", lambda element, value: element._forget_text(value)
+        ),
         "reset": zeroes("queries", "replies", "drops", "malformed"),
     }

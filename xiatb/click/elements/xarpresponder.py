@@ -15,19 +15,27 @@ from xiatb.wire.xid import XID
 
 
 class XARPResponder(Element):
-    """Answers XARP requests for the node's own HID, and for those added by the handler `add`, with the Ethernet address
-    of port DEVNAME. The answer leaves by output 0; all else goes to output 1 or is dropped.
+    """Answers XARP requests for the node's own HID, and for those added by the handler `add`, with the
+    Ethernet address of port DEVNAME. The answer leaves by output 0; all else goes to output 1 or is
+    dropped.
     """
 
     __slots__ = ("answered", "devname", "extra", "mac", "malformed", "other")
     PORTS = "1/1-2"
     PROCESSING = "push"
     ARGS = (Arg("DEVNAME", to_text, "port that the requests came in by", REQUIRED),)
-    READ = {"answered": shows("answered", "requests answered"), "malformed": shows("malformed", "frames not XARP")}
+    READ = {
+        "answered": shows("answered", "requests answered"),
+        "malformed": shows("malformed", "frames not XARP"),
+    }
     WRITE = {
         "reset": zeroes("answered", "malformed"),
-        "add": WriteHandler("`HID`: answer for it too", lambda element, value: element.extra.add(_key(value))),
-        "remove": WriteHandler("`HID`: no longer answer for it", lambda e, value: e.extra.discard(_key(value))),
+        "add": WriteHandler(
+            "`HID`: answer for it too", lambda element, value: element.extra.add(_key(value))
+        ),
+        "remove": WriteHandler(
+            "`HID`: no longer answer for it", lambda e, value: e.extra.discard(_key(value))
+        ),
     }
     devname: str
 

@@ -22,12 +22,13 @@ _BROADCAST = BROADCAST_FID.key
 
 
 class XCMP(Element):
-    """Input 0: XCMP packets for this node. An echo request is answered by output 0; replies and errors go to output 1,
-    for the node. Input 1: packets with a reason annotation (no route, hop limit, too big, neighbour silent); the error
-    about them leaves by output 0 towards their source.
+    """Input 0: XCMP packets for this node. An echo request is answered by output 0; replies and errors
+    go to output 1, for the node. Input 1: packets with a reason annotation (no route, hop limit, too
+    big, neighbour silent); the error about them leaves by output 0 towards their source.
 
-    There is never an error about an XCMP error, nor about anything sent to or from the broadcast FID, and at most
-    RATE errors a second, BURST at once. Errors come from DAG, or from the node's present locator.
+    There is never an error about an XCMP error, nor about anything sent to or from the broadcast FID,
+    and at most RATE errors a second, BURST at once. Errors come from DAG, or from the node's present
+    locator.
     """
 
     __slots__ = ("burst", "dag", "echoes", "errors", "malformed", "rate", "suppressed", "tokens", "updated")

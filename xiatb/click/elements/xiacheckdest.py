@@ -7,8 +7,9 @@ from xiatb.click.packet import Packet
 
 
 class XIACheckDest(Element):
-    """Output 0: the last visited node is the final intent, or one of an endpoint type (SID, CID, NCID, ICID), so the
-    packet is for something on this node. Output 1: its DAG goes on from the last visited node.
+    """Output 0: the last visited node is the final intent, or one of an endpoint type (SID, CID, NCID,
+    ICID), so the packet is for something on this node. Output 1: its DAG goes on from the last visited
+    node.
     """
 
     __slots__ = ()

@@ -10,8 +10,8 @@ from xiatb.click.packet import REASON_HLIM, Packet
 
 
 class XIADecHLIM(Element):
-    """Decrements the hop limit of forwarded packets. One whose limit is used up goes to output 1 with the reason
-    annotation for XCMP "time exceeded", or is dropped when output 1 is not connected.
+    """Decrements the hop limit of forwarded packets. One whose limit is used up goes to output 1 with
+    the reason annotation for XCMP "time exceeded", or is dropped when output 1 is not connected.
     """
 
     __slots__ = ("drops", "expired")

@@ -7,8 +7,8 @@ from xiatb.click.packet import Packet
 
 
 class XIADeliver(Element):
-    """Output 0: packets for an XID whose owner sits behind a port (annotation `out` is that port). Output 1: packets for
-    the node itself.
+    """Output 0: packets for an XID whose owner sits behind a port (annotation `out` is that port).
+    Output 1: packets for the node itself.
     """
 
     __slots__ = ()

@@ -13,8 +13,8 @@ from xiatb.wire.dag import DAG
 
 
 class XIAEncap(Element):
-    """Makes the whole packet the payload of an XIP packet from SRC to DST (DAGs as text) with next header NEXT, behind
-    room for an Ethernet header.
+    """Makes the whole packet the payload of an XIP packet from SRC to DST (DAGs as text) with next
+    header NEXT, behind room for an Ethernet header.
     """
 
     __slots__ = ("dst", "hlim", "next", "src")

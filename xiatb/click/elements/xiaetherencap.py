@@ -12,8 +12,9 @@ from xiatb.click.packet import ETHER_LEN, Packet
 
 
 class XIAEtherEncap(Element):
-    """Writes an Ethernet header with ethertype 0xC0DE before the XIP header: destination DST, source the address of
-    port DEVNAME. For ports that need no XARP, such as the one that leads to the node's own applications.
+    """Writes an Ethernet header with ethertype 0xC0DE before the XIP header: destination DST, source
+    the address of port DEVNAME. For ports that need no XARP, such as the one that leads to the node's
+    own applications.
     """
 
     __slots__ = ("devname", "dst", "header")

@@ -11,9 +11,9 @@ from xiatb.click.packet import REASON_UNREACHABLE, Packet
 
 
 class XIAHostGuard(Element):
-    """Output 0: packets that this node sends: made by itself or come from its applications at port INTERNAL. Output 1
-    (or nowhere): packets of others that would only pass through. Routes like a host's default would send those
-    straight back and make a loop.
+    """Output 0: packets that this node sends: made by itself or come from its applications at port
+    INTERNAL. Output 1 (or nowhere): packets of others that would only pass through. Routes like a
+    host's default would send those straight back and make a loop.
     """
 
     __slots__ = ("drops", "internal", "refused")

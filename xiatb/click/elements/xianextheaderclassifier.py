@@ -21,8 +21,8 @@ def _protocol(text: str) -> int:
 
 
 class XIANextHeaderClassifier(Element):
-    """Pushes a packet out of the output of the first NEXT that its next header is: DATA, XCMP, XDGRAM, XSTREAM, FID, a
-    number, or `-` for any. Drops what matches none.
+    """Pushes a packet out of the output of the first NEXT that its next header is: DATA, XCMP, XDGRAM,
+    XSTREAM, FID, a number, or `-` for any. Drops what matches none.
     """
 
     __slots__ = ("drops", "next")

@@ -14,8 +14,9 @@ from xiatb.wire.dag import DAG
 
 
 class XIAPingSource(Element):
-    """Output 0: an XCMP echo request from SRC to DST (DAGs as text) every INTERVAL, LIMIT in all (-1: without end).
-    Input 0: XCMP packets that came back; each reply is timed and logged, errors are counted.
+    """Output 0: an XCMP echo request from SRC to DST (DAGs as text) every INTERVAL, LIMIT in all (-1:
+    without end). Input 0: XCMP packets that came back; each reply is timed and logged, errors are
+    counted.
     """
 
     __slots__ = ("count", "dst", "errors", "interval", "limit", "received", "rtts", "sent", "src", "timer_")
@@ -31,7 +32,9 @@ class XIAPingSource(Element):
         "sent": shows("count", "requests sent"),
         "received": shows("received", "replies received"),
         "errors": shows("errors", "XCMP errors received"),
-        "rtt": ReadHandler("mean round-trip time, milliseconds", lambda element, _: f"{element.mean() * 1e3:.3f}"),
+        "rtt": ReadHandler(
+            "mean round-trip time, milliseconds", lambda element, _: f"{element.mean() * 1e3:.3f}"
+        ),
     }
     src: DAG
     dst: DAG

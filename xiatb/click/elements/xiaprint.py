@@ -12,8 +12,8 @@ _NAMES = {0: "DATA", 1: "XCMP", 2: "XDGRAM", 3: "XSTREAM", 4: "FID", 50: "MIGRAT
 
 
 class XIAPrint(Element):
-    """Writes a line for every packet to the node's log: LABEL, next header, payload length, hop limit, last visited
-    node, destination and source DAG.
+    """Writes a line for every packet to the node's log: LABEL, next header, payload length, hop limit,
+    last visited node, destination and source DAG.
     """
 
     __slots__ = ("active", "label")

@@ -18,10 +18,10 @@ def _order(text: str) -> bool:
 
 
 class XIASelectPath(Element):
-    """`first` starts with the edge of highest priority of the last visited node, `next` goes to the one after it.
+    """`first` chooses the edge of highest priority of the last visited node, `next` the one after it.
 
-    Output 0: there is such an edge. Output 1: there is none, the destination cannot be reached (also when the node has
-    recognised itself as often as the DAG has nodes: its edges go in a circle).
+    Output 0: there is such an edge. Output 1: there is none, the destination cannot be reached (also
+    when the node has recognised itself as often as the DAG has nodes: its edges go in a circle).
     """
 
     __slots__ = ("order",)

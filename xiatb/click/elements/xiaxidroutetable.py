@@ -29,16 +29,16 @@ def _principal(text: str) -> int:
 
 
 class XIAXIDRouteTable(Element):
-    """Looks the XID that the present edge leads to (see XIASelectPath) up in the routes for principals of TYPE.
+    """Looks the XID that the present edge leads to (see XIASelectPath) up in the routes of its TYPE.
 
-    Output 0: forward; annotation `out` is the route's port, `nexthop` the neighbour that XARP resolves (the XID itself
-    when the route names none). Output 1: the XID is one of this node's own; `out` is the port that leads to its owner,
-    -1 the node. Output 2: no route, or one to FALLBACK or UNREACHABLE; the next edge is to be tried. A route to
-    DISCARD drops.
+    Output 0: forward; annotation `out` is the route's port, `nexthop` the neighbour that XARP resolves
+    (the XID itself when the route names none). Output 1: the XID is one of this node's own; `out` is
+    the port that leads to its owner, -1 the node. Output 2: no route, or one to FALLBACK or
+    UNREACHABLE; the next edge is to be tried. A route to DISCARD drops.
 
-    A ROUTE is `XID PORT [NEXTHOP [FLAGS [DELIVER]]]`, separated by blanks or commas; XID is `TYPE:hex`, `self` for the
-    node's own HID, or `-` for everything that has no route of its own; PORT is a number or SELF, DISCARD, UNREACHABLE,
-    FALLBACK (-2, -1, -6, -7, as in xia-core).
+    A ROUTE is `XID PORT [NEXTHOP [FLAGS [DELIVER]]]`, separated by blanks or commas; XID is `TYPE:hex`,
+    `self` for the node's own HID, or `-` for everything that has no route of its own; PORT is a number
+    or SELF, DISCARD, UNREACHABLE, FALLBACK (-2, -1, -6, -7, as in xia-core).
     """
 
     __slots__ = ("default", "drops", "enabled", "fallback", "local", "route", "table", "type")
@@ -180,19 +180,27 @@ class XIAXIDRouteTable(Element):
         self.enabled = word in ("1", "true")
 
     READ = {
-        "list": ReadHandler("all routes, `XID,PORT,NEXTHOP,FLAGS` one a line", lambda table, _: table.list_routes()),
+        "list": ReadHandler(
+            "all routes, `XID,PORT,NEXTHOP,FLAGS` one a line", lambda table, _: table.list_routes()
+        ),
         "count": ReadHandler("number of routes", lambda table, _: str(len(table.table))),
-        "enabled": ReadHandler("1, or 0 when every look-up falls back", lambda table, _: str(int(table.enabled))),
+        "enabled": ReadHandler(
+            "1, or 0 when every look-up falls back", lambda table, _: str(int(table.enabled))
+        ),
         "drops": shows("drops", "packets for a route to DISCARD"),
     }
     WRITE = {
         "add": WriteHandler("`XID PORT`: a new route", lambda table, value: table._add(value, fresh=True)),
         "set": WriteHandler("`XID PORT`: a route, new or not", lambda table, value: table._add(value)),
-        "add4": WriteHandler("`XID,PORT,NEXTHOP,FLAGS`: a new route", lambda t, value: t._add(value, fresh=True)),
+        "add4": WriteHandler(
+            "`XID,PORT,NEXTHOP,FLAGS`: a new route", lambda t, value: t._add(value, fresh=True)
+        ),
         "set4": WriteHandler("`XID,PORT,NEXTHOP,FLAGS`: a route, new or not", lambda t, value: t._add(value)),
         "remove": WriteHandler("`XID`: forget a route", lambda table, value: table._remove(value)),
         "load": WriteHandler("`FILE`: read routes, one a line", lambda table, value: table._load(value)),
-        "generate": WriteHandler("`TYPE COUNT PORT`: random routes", lambda table, value: table._generate(value)),
+        "generate": WriteHandler(
+            "`TYPE COUNT PORT`: random routes", lambda table, value: table._generate(value)
+        ),
         "enabled": WriteHandler("0 makes every look-up fall back", lambda table, value: table._enable(value)),
     }
 

@@ -19,9 +19,9 @@ Rule = tuple[str, bytes]
 class XIAXIDTypeClassifier(Element):
     """Pushes a packet out of the output of the first PATTERN that it matches; drops it when it matches none.
 
-    `src T`, `dst T`: the final intent of the source or destination is of type T. `next T`: the node that the present
-    edge (see XIASelectPath) leads to is. T is a name (AD, HID, SID, ...), a number (0x50), or a whole XID
-    (`dst SID:1110...1112`). `-` is everything.
+    `src T`, `dst T`: the final intent of the source or destination is of type T. `next T`: the node
+    that the present edge (see XIASelectPath) leads to is. T is a name (AD, HID, SID, ...), a number
+    (0x50), or a whole XID (`dst SID:1110...1112`). `-` is everything.
     """
 
     __slots__ = ("by_type", "drops", "pattern", "rest", "rules")
@@ -55,14 +55,19 @@ class XIAXIDTypeClassifier(Element):
 
     def receiver(self, port: int) -> Callable[[Packet], None]:
         """A faster function when all patterns are `next` with types below 256."""
-        plain = all(what == "-" or (what == "next" and key[:3] == b"\0\0\0" and len(key) == 4) for what, key in self.rules)
+        plain = all(
+            what == "-" or (what == "next" and key[:3] == b"\0\0\0" and len(key) == 4)
+            for what, key in self.rules
+        )
         return self._receive_next if plain else self.receive
 
     def _drop(self, p: Packet) -> None:
         self.drops += 1
 
     def _receive_next(self, p: Packet) -> None:
-        """Classify by the type of the node that the present edge leads to; XIASelectPath has checked the edge."""
+        """Classify by the type of the node that the present edge leads to; XIASelectPath has checked
+        the edge.
+        """
         data, net = p.data, p.net
         last = data[net + 7]
         edge = net + 4 + 28 * data[net + 5] if last == 0x7E else net + 32 + 28 * last

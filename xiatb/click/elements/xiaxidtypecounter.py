@@ -11,7 +11,9 @@ from xiatb.click.packet import Packet
 
 
 class XIAXIDTypeCounter(Element):
-    """Counts each packet for the first PATTERN that it matches and lets it go on. Patterns as XIAXIDTypeClassifier."""
+    """Counts each packet for the first PATTERN that it matches and lets it go on. Patterns as
+    XIAXIDTypeClassifier.
+    """
 
     __slots__ = ("counts", "pattern", "rules")
     ARGS = (Arg("PATTERN", to_text, "`src T`, `dst T`, `next T` or `-`", REQUIRED, rest=True),)
