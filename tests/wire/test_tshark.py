@@ -16,8 +16,9 @@ from xiatb.wire.dag import DAG
 from xiatb.wire.scapy_layers import XIP
 from xiatb.wire.xid import XID, XidType
 
-# XIA-for-Linux takes 9, but tshark 4.0 shows the entry edges of an earlier packet for those.
-MAX_NODES = 8
+# tshark 4.0 keeps the offset of a node's edges in eight bits: from the ninth node of a packet on
+# it shows bytes of the header in their place. So both addresses together have 8 nodes here.
+MAX_NODES = 4
 NAMES = {XidType.AD: "ad", XidType.HID: "hid"}
 
 
