@@ -7,7 +7,7 @@ with a snap length is fine), lengths are the original ones on the wire.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,8 +77,8 @@ class LinkBytes:
         return self.bytes["other"]
 
 
-def count_link_bytes(path: Path, spans: list[tuple[float, float]]) -> tuple[LinkBytes, list[LinkBytes]]:
-    """Count a capture: the whole of it, and each span of wall-clock seconds (end exclusive)."""
+def count_link_bytes(path: Path, spans: Sequence[tuple[float, ...]]) -> tuple[LinkBytes, list[LinkBytes]]:
+    """Count a capture: the whole of it, and each span (start, end) of wall-clock seconds, end exclusive."""
     whole = LinkBytes()
     parts = [LinkBytes() for _ in spans]
     for frame in read_frames(path):

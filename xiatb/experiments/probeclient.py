@@ -4,8 +4,9 @@ It keeps one stream open to the guest's echo service, sends a checkable byte str
 verifies what comes back, and sends datagram probes to the guest's responder on an open-loop schedule
 (a request is sent when it is due, whether or not earlier ones were answered).
 
-Run as `python -m xiatb.experiments.probeclient` with XIA_CONTROL set. It writes one JSON line to its
-standard output when both connections work and another when it ends; it ends when its standard input
+Run as `python -m xiatb.experiments.probeclient` with XIA_CONTROL set. It writes JSON lines to its standard
+output: `ready` when both connections work, `check` in answer to a line `check` on its standard input once
+all stream bytes sent until then came back, `done` when it ends, which it does when its standard input
 ends. The probe log goes to `--out`.
 """
 
@@ -84,16 +85,21 @@ class StreamProbe:
         except (OSError, EOFError) as exc:
             self.error = self.error or f"receiving: {exc}"
 
+    async def check(self, timeout: float) -> dict[str, Any]:
+        """Wait until what was sent so far came back, `timeout` seconds at most; then say whether it did."""
+        target, deadline = self.sent, time.monotonic() + timeout
+        while self.checker.received < target and not self.error and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self._report(target, complete=self.checker.received >= target)
+
     def report(self) -> dict[str, Any]:
         """Bytes sent and echoed, whether every byte came back once and in order, and what went wrong."""
-        intact = (
-            self.ended_cleanly
-            and not self.error
-            and self.checker.first_bad is None
-            and self.checker.received == self.sent
-        )
+        return self._report(self.sent, complete=self.ended_cleanly and self.checker.received == self.sent)
+
+    def _report(self, sent: int, *, complete: bool) -> dict[str, Any]:
+        intact = complete and not self.error and self.checker.first_bad is None
         return {
-            "stream_bytes": self.sent,
+            "stream_bytes": sent,
             "stream_echoed": self.checker.received,
             "stream_intact": intact,
             "stream_first_bad": self.checker.first_bad,
@@ -163,11 +169,14 @@ async def _wait(event: asyncio.Event, timeout: float) -> None:
         return
 
 
-async def _stdin_closed() -> None:
+async def _obey(stream: StreamProbe) -> None:
+    """Answer the lines on standard input until it ends."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()
+    while line := await reader.readline():
+        if line.strip() == b"check":
+            _say({"event": "check", **await stream.check(_DRAIN_DEADLINE_S)})
 
 
 def _say(value: dict[str, Any]) -> None:
@@ -187,7 +196,7 @@ async def probe(options: ProbeOptions) -> int:
     _say({"event": "ready"})
     receiving = asyncio.create_task(stream.receive())
     running = [asyncio.create_task(stream.send(stop)), asyncio.create_task(datagrams.run(stop))]
-    await _stdin_closed()
+    await _obey(stream)
     stop.set()
     await asyncio.gather(*running)
     try:

@@ -1,0 +1,92 @@
+"""`xiatb demo`: the main job on one command, verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xiatb.cli.labs import require_root
+from xiatb.cli.migrate import follow
+from xiatb.cli.output import output_option, print_json, print_table
+from xiatb.cli.progress import UpProgress
+from xiatb.cli.supervise import extensions
+from xiatb.cli.topology import read_plan
+from xiatb.errors import CheckFailedError
+from xiatb.experiments.demo import Demo, Load
+from xiatb.experiments.result import MigrationResult
+from xiatb.experiments.rundir import RunDirectory
+from xiatb.lab import doctor, launch
+from xiatb.lab.paths import LabPaths
+from xiatb.lab.runner import HostRunner
+
+_TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
+_COLUMNS = (
+    "migration", "total s", "downtime ms", "client gap ms", "probes lost", "stream intact", "uptime ok",
+    "disk intact", "on wire MB", "from QEMU MB", "passes", "non-XIA B",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default=_TOPOLOGY)
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where the run's directory is made.")  # fmt: skip
+@click.option("--keep", is_flag=True, help="Leave the lab up at the end.")
+@output_option
+def command(file: Path, runs: Path, keep: bool, output: str) -> None:
+    """Migrate a guest to another AD and back under load, verify it, and write RUNS/<lab>/<id>/.
+
+    Ends with 0 only if the verification holds, with 3 if it does not.
+
+    Example: xiatb demo topologies/migration.yaml
+    """
+    require_root()
+    plan = read_plan(file, None, None)
+    doctor.require(plan, extensions(plan)[0])
+    quiet = output == "json"
+    with UpProgress(plan.lab, quiet=quiet) as progress:
+        launch.start(plan, launch.supervise_command(), progress.event)
+    directory = RunDirectory.create(plan.lab, runs)
+    try:
+        demo = Demo(plan, directory, HostRunner(), _sayer(quiet), lambda events: follow(events, quiet=quiet))
+        results = demo.run(Load())
+    finally:
+        if not keep:
+            with UpProgress(plan.lab, quiet=True) as progress:
+                launch.stop(LabPaths(plan.lab), progress.say)
+        directory.hand_over()
+    _show(results, directory, quiet)
+
+
+def _sayer(quiet: bool) -> Any:
+    return (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+
+
+def _row(result: MigrationResult) -> list[object]:
+    yes = {True: "yes", False: "NO"}
+    return [
+        f"{result.source} -> {result.destination}",
+        f"{result.total_ms / 1000:.1f}",
+        f"{result.downtime_ms:.0f}",
+        f"{result.client_gap_ms:.0f}",
+        f"{result.probes_lost} of {result.probes_sent}",
+        yes[result.stream_intact],
+        yes[result.guest_uptime_monotonic],
+        yes[result.disk_intact],
+        f"{result.bytes_on_wire / 1e6:.1f}",
+        f"{result.bytes_qemu / 1e6:.1f}",
+        result.passes,
+        result.non_xia_bytes,
+    ]
+
+
+def _show(results: list[MigrationResult], directory: RunDirectory, quiet: bool) -> None:
+    if quiet:
+        print_json({"run": str(directory.path), "migrations": [result.to_json() for result in results]})
+    else:
+        print_table(_COLUMNS, [_row(result) for result in results])
+        click.echo(f"results: {directory.path}/ (result.json, timeline.png, inter-ad.pcapng)")
+    failures = [problem for result in results for problem in result.failures()]
+    if failures:
+        raise CheckFailedError("the verification does not hold: " + "; ".join(failures))
