@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -14,9 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from xiatb.cli.labs import choose_lab, lab_option, require_root
+from xiatb.cli.output import output_option, print_json
 from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
 from xiatb.lab.client import LabClient
-from xiatb.lab.paths import lab_names
 from xiatb.node.control_protocol import ControlError
 
 _PHASES = {
@@ -39,10 +39,8 @@ _PHASES = {
 @click.argument("guest")
 @click.option("--to", "host", required=True, metavar="HOST", help="The hypervisor host to move the guest to.")
 @click.option("--with-storage", "storage", is_flag=True, help="Move the guest's disk too (full migration).")
-@click.option("-l", "--lab", metavar="LAB", help="The lab; may be left out when only one is up.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result."
-)
+@lab_option
+@output_option
 def command(guest: str, host: str, storage: bool, lab: str | None, output: str) -> None:
     """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
 
@@ -50,7 +48,8 @@ def command(guest: str, host: str, storage: bool, lab: str | None, output: str) 
     stays where it is. Exit codes: 0 moved, 1 not moved (the guest runs on where it was), 2 unknown guest or
     host or already there, 5 no such lab, 130 cancelled.
     """
-    name = lab or _only_lab()
+    require_root()
+    name = choose_lab(lab).lab
     client = LabClient(name)
     with client, _Cancel(name, guest) as cancel:
         events = client.stream("migrate", guest=guest, to=host, storage=storage)
@@ -59,17 +58,9 @@ def command(guest: str, host: str, storage: bool, lab: str | None, output: str) 
         except ControlError as error:
             raise _meaning(error, cancelled=cancel.asked) from None
     if output == "json":
-        click.echo(json.dumps(result, indent=1))
+        print_json(result)
     else:
         _tell(result)
-
-
-def _only_lab() -> str:
-    labs = lab_names()
-    if len(labs) == 1:
-        return labs[0]
-    there = f"labs that are up: {', '.join(labs)}" if labs else "no lab is up; xiatb up FILE starts one"
-    raise UsageError("which lab?" if labs else "there is no lab", hint=f"{there}; choose with -l LAB")
 
 
 def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:

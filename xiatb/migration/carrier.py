@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from xiatb.identity.keys import KeyPair
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.wirestream import AsyncioWire, Wire, XiaWire
+from xiatb.node import aio, stack
+from xiatb.node.xstream import XReader, XWriter
 from xiatb.wire.dag import DAG
 
 OnWire = Callable[[Wire], Awaitable[None]]
@@ -39,21 +41,18 @@ class XiaCarrier:
     def __init__(self, key: KeyPair, control: Path) -> None:
         self._key = key
         self._control = control
-        self._server: Any = None
+        self._server: aio.XServer | None = None
 
     async def serve(self, on_wire: OnWire) -> None:
         """See Carrier; binds the daemon's SID."""
-        from xiatb.node import aio, stack
 
-        async def accept(reader: Any, writer: Any) -> None:
+        async def accept(reader: XReader, writer: XWriter) -> None:
             await on_wire(XiaWire(reader, writer))
 
         self._server = await aio.start_server(accept, self._key, stack=stack.default(self._control))
 
     async def dial(self, peer: Peer) -> Wire:
         """See Carrier."""
-        from xiatb.node import aio, stack
-
         reader, writer = await aio.open_connection(
             DAG.parse(peer.address), stack=stack.default(self._control)
         )

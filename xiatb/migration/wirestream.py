@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-POLL_S = 0.002
-"""How often a wire without a waitable bound is looked at again."""
+from xiatb.node.xstream import XReader, XWriter
+from xiatb.transport.stream import Stream
 
 
 class Wire(Protocol):
@@ -93,23 +93,18 @@ class AsyncioWire:
 class XiaWire:
     """A `Wire` over an XIA stream: reader and writer of `xiatb.node.aio`."""
 
-    def __init__(self, reader: Any, writer: Any) -> None:
+    def __init__(self, reader: XReader, writer: XWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._bound = 1 << 20
-        self._set_limit: Callable[[int], None] | None = getattr(writer, "set_write_limit", None)
+        self._stream: Stream = writer.get_extra_info("stream")
 
     async def read(self, limit: int) -> bytes:
         """See Wire."""
-        data: bytes = await self._reader.read(limit)
-        return data
+        return await self._reader.read(limit)
 
     async def write(self, data: bytes) -> None:
         """See Wire."""
         self._writer.write(data)
         await self._writer.drain()
-        if self._set_limit is None:
-            while self.backlog() > self._bound:
-                await asyncio.sleep(POLL_S)
 
     def write_eof(self) -> None:
         """See Wire."""
@@ -117,24 +112,15 @@ class XiaWire:
 
     def set_bound(self, limit: int) -> None:
         """See Wire."""
-        self._bound = limit
-        if self._set_limit is not None:
-            self._set_limit(limit)
+        self._stream.set_send_limit(limit)
 
     def backlog(self) -> int:
         """See Wire."""
-        stats = self.stats()
-        return int(stats.get("unsent", 0)) + int(stats.get("unacked", 0))
+        return self._stream.unsent + self._stream.unacked + int(self._writer.get_extra_info("backlog"))
 
     def round_trip(self) -> float:
         """See Wire."""
-        stats = self.stats()
-        return float(stats.get("min_rtt") or stats.get("srtt") or 0.0)
-
-    def stats(self) -> dict[str, Any]:
-        """The stream's counters."""
-        stats = self._writer.get_extra_info("stats")
-        return stats if isinstance(stats, dict) else {}
+        return float(self._stream.stats()["min_rtt"] or 0.0)
 
     def abort(self) -> None:
         """See Wire."""
