@@ -17,6 +17,9 @@ class CongestionControl(Protocol):
     ssthresh: int
     mss: int
 
+    def initial(self) -> int:
+        """The initial window in bytes, for the current `mss`."""
+
     def on_ack(self, acked: int, now: float, rtt: float) -> None:
         """`acked` new bytes arrived while the window was in full use; `rtt` is the smoothed one."""
 
@@ -37,6 +40,7 @@ class CongestionControl(Protocol):
 
 
 _FOREVER = 1 << 62
+_INITIAL_BYTES = 96 * 1024
 
 
 class Reno:
@@ -49,10 +53,14 @@ class Reno:
         """`mss` bytes a segment, `initial_window` segments at the start."""
         self.mss = mss
         self._initial = initial_window
-        self.cwnd = initial_window * mss
+        self.cwnd = self.initial()
         self.ssthresh = _FOREVER
         self._credit = 0
         self._undo: tuple[int, int] | None = None
+
+    def initial(self) -> int:
+        """RFC 6928, with the byte limit raised to what ten segments of a jumbo frame need."""
+        return max(2 * self.mss, min(self._initial * self.mss, _INITIAL_BYTES))
 
     def on_ack(self, acked: int, now: float, rtt: float) -> None:
         """Grow by the bytes acknowledged in slow start, by one segment a window afterwards."""
@@ -80,7 +88,7 @@ class Reno:
 
     def on_idle(self) -> None:
         """RFC 5681 4.1 with the threshold kept, so that the return is a short slow start."""
-        restart = self._initial * self.mss
+        restart = self.initial()
         if self.cwnd > restart:
             self.ssthresh = max(self.ssthresh if self.ssthresh < _FOREVER else 0, self.cwnd * 3 // 4)
             self.cwnd = restart
@@ -89,7 +97,7 @@ class Reno:
         """Initial window again; slow start is free to go as far as the old window and no further."""
         self._undo = None
         self.ssthresh = max(self.cwnd, 2 * self.mss) if self.ssthresh < _FOREVER else _FOREVER
-        self.cwnd = self._initial * self.mss
+        self.cwnd = self.initial()
         self._credit = 0
 
     def undo(self) -> None:

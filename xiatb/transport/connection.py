@@ -7,12 +7,12 @@ p of ours is sequence (iss + p) mod 2**32, one of the peer's (irs + p) mod 2**32
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from xiatb.errors import TransportError
 from xiatb.identity.keys import KeyPair
 from xiatb.transport import congestion
 from xiatb.transport.config import MIN_MTU, StreamConfig
@@ -25,11 +25,14 @@ from xiatb.transport.recovery import Recovery
 from xiatb.transport.rtt import RttEstimator
 from xiatb.transport.scoreboard import Scoreboard
 from xiatb.transport.sendbuffer import SendBuffer
+from xiatb.wire import migrate, xip
 from xiatb.wire.dag import DAG
 
 INFINITY = float("inf")
 MASK = 0xFFFFFFFF
 HALF = 0x80000000
+MIN_SEGMENT = 64
+"""Addresses that leave less room for payload than this are refused."""
 PEER_ACK_DELAY = 0.04
 """How long a peer may hold back an acknowledgement; only tail loss probes depend on it."""
 
@@ -55,6 +58,13 @@ def scale_for(buffer: int) -> int:
     while buffer >> shift > 0xFFFF and shift < 14:
         shift += 1
     return shift
+
+
+def fits(local: DAG, remote: DAG, mtu: int) -> bool:
+    """Whether packets between these addresses leave room for data and for a MIGRATE."""
+    own = len(local.to_wire())
+    extra = max(MIN_SEGMENT, 8 + migrate.FIXED_LEN + own)
+    return xip.FIXED_LEN + own + len(remote.to_wire()) + STAMPED_HEADER + extra <= mtu
 
 
 class Connection:
@@ -93,7 +103,8 @@ class Connection:
         self._mover: Mover | None = None
         if key is not None:
             timing = (config.migrate_rto, config.migrate_max_rto, config.migrate_give_up)
-            self._mover = Mover(key, self.local_sid, self.remote_sid, config.move_base, timing)
+            sequence = itertools.count(config.move_base + 1)
+            self._mover = Mover(key, self.local_sid, self.remote_sid, sequence, timing)
         self._peer_moves = PeerMoves(key, self.local_sid, self.remote_sid)
         self._flags = 0
         self._details: dict[EventKind, Any] = {}
@@ -124,7 +135,6 @@ class Connection:
         self._want_room = False
         self._duplicate_acks = 0
         self._challenge_at = 0.0
-        self._mss_set = False
 
     def _init_receiver(self, config: StreamConfig) -> None:
         self._received = ReceiveBuffer(1, config.recv_buffer)
@@ -152,21 +162,19 @@ class Connection:
         self._heard = now
         self._progress_at = now
         self._last_sent = now
+        self._path_since = -INFINITY
         self._urgent: list[Out] = []
 
     def _update_mss(self) -> None:
         """Payload bytes of a full segment between the current addresses on the current path."""
         mtu = min(self.mtu, self.peer_mtu, self.path_mtu)
-        mss = mtu - self._template.length - STAMPED_HEADER
-        if mss < 64:
-            raise TransportError(f"an MTU of {mtu} leaves no room for data behind these addresses")
+        mss = max(mtu - self._template.length - STAMPED_HEADER, MIN_SEGMENT)
         self.mss = mss
         control = self._control
-        if not self._mss_set or not self._board.una > 1 and not len(self._board):
-            control.cwnd = self.config.initial_window * mss
-            self._mss_set = True
         control.mss = mss
-        if control.cwnd < mss:
+        if self._snd_next == 1:
+            control.cwnd = control.initial()
+        elif control.cwnd < mss:
             control.cwnd = mss
 
     def _event(self, kind: EventKind, detail: Any = None) -> None:

@@ -7,6 +7,7 @@ one.  Own moves are told to every peer met lately.  Wire format: XDGRAM (xia.md 
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from typing import Any
 
@@ -24,6 +25,8 @@ _QUEUE = 4096
 _TEMPLATES = 256
 _REMEMBERED = 16
 """Addresses of one peer that are known to be outdated; the oldest is forgotten first."""
+_KNOWN_MOVES = 4096
+"""Peers whose newest move is remembered beyond their record, so that no older one can be replayed."""
 Buffer = bytes | bytearray | memoryview
 
 
@@ -75,6 +78,9 @@ class Datagram:
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._queue: deque[Out] = deque()
         self._templates: dict[bytes, tuple[bytes, bytes]] = {}
+        self._sequence = itertools.count(self.config.move_base + 1)
+        self._moving: dict[bytes, Peer] = {}
+        self._known_moves: OrderedDict[bytes, int] = OrderedDict()
 
     def send(self, payload: Buffer, to: DAG, now: float) -> bool:
         """Queue one datagram; False when the queue is full (as ENOBUFS).
@@ -139,7 +145,7 @@ class Datagram:
         """Find or make the record of a peer, and note that it is active."""
         peer = self._peers.get(sid.key)
         if peer is None:
-            peer = Peer(sid, reach, PeerMoves(self._key, self.sid, sid))
+            peer = Peer(sid, reach, self._moves_of(sid))
             self._peers[sid.key] = peer
             if len(self._peers) > self.config.max_peers:
                 self._evict(sid.key)
@@ -147,6 +153,10 @@ class Datagram:
             self._peers.move_to_end(sid.key)
         peer.active_at = now
         return peer
+
+    def _moves_of(self, sid: XID) -> PeerMoves:
+        """A fresh record of a peer's moves, which still knows the sequence of one forgotten earlier."""
+        return PeerMoves(self._key, self.sid, sid, self._known_moves.get(sid.key, 0))
 
     def _evict(self, keep: bytes) -> None:
         """Make room: first peers that only ever sent to us (anyone can pose as many), then the oldest."""
@@ -161,11 +171,14 @@ class Datagram:
         victim = victim or oldest
         if victim is not None:
             del self._peers[victim]
+            self._moving.pop(victim, None)
 
     def receive(self, packet: Buffer, now: float) -> list[tuple[bytes, DAG]]:
         """Take a whole XIP packet; return what it holds for the application: (payload, source DAG)."""
         try:
-            nxt, plen, _, _, snode, _, off = xip.parse_fast(packet)
+            nxt, plen, _, dnode, snode, _, off = xip.parse_fast(packet)
+            if bytes(packet[28 * dnode - 20 : 28 * dnode + 4]) != self.sid.key:
+                raise WireError("a datagram for another SID")
             source = xip.dag_of(bytes(packet[off - 28 * snode : off]))
             return self.take(packet, nxt, off, off + plen, source, now)
         except WireError:
@@ -207,7 +220,7 @@ class Datagram:
                 self.stats["moves_acknowledged"] += 1
             return
         known = self._peers.get(sid.key)
-        moves = known.moves if known is not None else PeerMoves(self._key, self.sid, sid)
+        moves = known.moves if known is not None else self._moves_of(sid)
         verdict = moves.judge(message)
         if verdict is Verdict.FORGED:
             self.stats["migrate_refused"] += 1
@@ -219,6 +232,10 @@ class Datagram:
         peer.moves = moves
         if verdict is Verdict.NEW:
             self.stats["migrate_accepted"] += 1
+            self._known_moves[sid.key] = message.seq
+            self._known_moves.move_to_end(sid.key)
+            if len(self._known_moves) > _KNOWN_MOVES:
+                self._known_moves.popitem(last=False)
             self._follow(peer, message.dag, now)
         self._control(moves.acknowledgement(), message.dag)
 
@@ -260,33 +277,37 @@ class Datagram:
                 continue
             if peer.mover is None:
                 timing = (config.migrate_rto, config.migrate_max_rto, config.migrate_give_up)
-                peer.mover = Mover(self._key, self.sid, peer.sid, config.move_base, timing)
+                peer.mover = Mover(self._key, self.sid, peer.sid, self._sequence, timing)
             peer.mover.start(new_local, now)
+            self._moving[peer.sid.key] = peer
 
     @property
     def move_pending(self) -> int:
         """Peers that have not acknowledged the latest move."""
-        return sum(1 for peer in self._peers.values() if peer.mover is not None and peer.mover.pending)
+        return sum(1 for peer in self._moving.values() if peer.mover is not None and peer.mover.pending)
 
     def next_deadline(self) -> float | None:
         """When `transmit` must be called at the latest; None: only when something is sent."""
         if self._queue:
             return 0.0
         first = INFINITY
-        for peer in self._peers.values():
+        for peer in self._moving.values():
             if peer.mover is not None and peer.mover.next_at < first:
                 first = peer.mover.next_at
         return None if first == INFINITY else first
 
     def tick(self, now: float) -> None:
         """Queue the MIGRATEs that are due."""
-        for peer in self._peers.values():
+        if not self._moving:
+            return
+        for key, peer in list(self._moving.items()):
             mover = peer.mover
-            if mover is not None and mover.next_at <= now:
-                message = mover.take(now)
-                if message is not None:
-                    self.stats["migrate_sent"] += 1
-                    self._control(message, peer.reach)
+            message = mover.take(now) if mover is not None else None
+            if message is not None:
+                self.stats["migrate_sent"] += 1
+                self._control(message, peer.reach)
+            elif mover is None or not mover.pending:
+                del self._moving[key]
 
     def transmit(self, now: float, budget: int = 64) -> list[Out]:
         """At most `budget` packets that are to go out now."""

@@ -16,7 +16,7 @@ from typing import Any
 from xiatb.errors import TransportError, WireError
 from xiatb.identity.keys import KeyPair
 from xiatb.transport.config import DatagramConfig, StreamConfig
-from xiatb.transport.connection import INFINITY, MASK, State
+from xiatb.transport.connection import INFINITY, MASK, State, fits
 from xiatb.transport.datagram import Datagram
 from xiatb.transport.errors import InUseError
 from xiatb.transport.events import Event
@@ -177,7 +177,12 @@ class Endpoint:
             stream.abort("replaced by a new connection")
             self._forget(stream)
         if fresh and self._backlog > 0:
-            if len(self._accepted) >= self._backlog or len(self._streams) >= self.config.max_streams:
+            full = len(self._accepted) >= self._backlog
+            if (
+                full
+                or not fits(self.local, source, self.config.mtu)
+                or len(self._streams) >= self.config.max_streams
+            ):
                 self.stats["syn_dropped"] += 1
                 return
             self._out.append(self._handshakes.syn(peer, self.local, source, header, now))

@@ -9,15 +9,11 @@ from __future__ import annotations
 import struct
 
 from xiatb.errors import WireError
-from xiatb.transport.config import MIN_MTU
 from xiatb.transport.connection import HALF, INFINITY, MASK, State
-from xiatb.transport.errors import RefusedError, ResetError
+from xiatb.transport.errors import ResetError
 from xiatb.transport.events import EventKind
-from xiatb.transport.mobility import Verdict
-from xiatb.transport.output import OutputSide
-from xiatb.transport.packets import HeaderTemplate
-from xiatb.wire import migrate, xip, xstream
-from xiatb.wire.dag import DAG
+from xiatb.transport.opening import OpeningSide
+from xiatb.wire import xip, xstream
 from xiatb.wire.xstream import ACK, FIN, RST, SYN
 
 _unpack_stamped = struct.Struct(">BBHIIIBBHII").unpack_from
@@ -30,7 +26,7 @@ duplicate (RFC 7323 5): with such fine stamps the plain comparison would drop re
 Blocks = tuple[tuple[int, int], ...]
 
 
-class InputSide(OutputSide):
+class InputSide(OpeningSide):
     """Everything that takes packets in."""
 
     def receive(self, packet: bytes | bytearray | memoryview, now: float) -> None:
@@ -94,7 +90,7 @@ class InputSide(OutputSide):
         received = self._received
         expected = received.next
         delta = (seq - self.irs - expected) & MASK
-        if delta:
+        if delta or self._fin_seen:
             if delta >= HALF:
                 delta -= 1 << 32
             if not self._acceptable(flags, delta, end - start, now):
@@ -128,9 +124,12 @@ class InputSide(OutputSide):
             if not flags & RST:
                 self._challenge(now)
             return False
-        if delta == -1 and not size and not flags & (RST | SYN | FIN):
+        if delta < self._fin_seen and not size and not flags & (RST | SYN | FIN):
             # A probe of our window or a keep-alive asks for an answer by being old.
-            self._ack_now = True
+            if delta == self._fin_seen - 1:
+                self._ack_now = True
+            else:
+                self._challenge(now)
         return True
 
     def _challenge(self, now: float) -> None:
@@ -186,7 +185,7 @@ class InputSide(OutputSide):
             if age < HALF:
                 age_s = age * 1e-6
                 echoed_at = now - age_s
-                if advance:
+                if advance and echoed_at >= self._path_since:
                     rtt.sample(age_s, now)
         ranges = self._ranges(blocks, una) if blocks else []
         board.acknowledge(una, ranges, now, rtt.min_rtt)
@@ -259,7 +258,7 @@ class InputSide(OutputSide):
         if taken:
             self.counters["bytes_in"] += taken
             self._flags |= 1 << EventKind.READABLE
-        if flags & FIN and self._peer_fin < 0:
+        if flags & FIN and self._peer_fin < 0 and position + size >= received.next:
             self._peer_fin = position + size
         if self._peer_fin == received.next and not self._fin_seen:
             self._take_fin(now)
@@ -331,141 +330,3 @@ class InputSide(OutputSide):
             if not unsent or self._buffer.size * 2 <= unsent:
                 self._want_room = False
                 self._flags |= 1 << EventKind.WRITABLE
-
-    def _opening(
-        self, flags: int, seq: int, ack: int, win: int, stamp: int, options: xstream.Options | None,
-        source: bytes, now: float,
-    ) -> bool:  # fmt: skip
-        """A segment before the connection is established; True when it may be processed further."""
-        if self.state is State.CLOSED:
-            return False
-        acked = (ack - self.iss) & MASK == 1
-        if self.state is State.SYN_RCVD and not flags & (SYN | RST):
-            if flags & ACK and acked:
-                self._established(win, now)
-                return True
-            return False
-        if flags & ACK and not acked:
-            if not flags & RST:
-                self._urgent.append(self._reset_for(ack))
-            return False
-        if flags & RST:
-            if flags & ACK:
-                self._finish(RefusedError(f"{self.remote_sid} refused the connection"))
-            return False
-        if flags & SYN:
-            self._take_syn(flags, seq, win, stamp, options, source, now)
-        return False
-
-    def _reset_for(self, ack: int) -> tuple[bytes, bytes]:
-        """The reset that answers an acknowledgement of something never sent (RFC 9293 3.10.7.3)."""
-        template = self._template
-        return template.bare(template.head, 16, template.rest, 0, 4, RST, ack, 0, 0), b""
-
-    def _take_syn(
-        self, flags: int, seq: int, win: int, stamp: int, options: xstream.Options | None, source: bytes,
-        now: float,
-    ) -> None:  # fmt: skip
-        """The peer's SYN: its parameters, and the address that it answers from.
-
-        A service may answer from elsewhere than where it was called (anycast, rendezvous); knowing
-        our initial sequence number, it is whom the SYN reached, so this is the first binding of the
-        peer's address and no change of it.
-        """
-        self.irs = seq
-        if flags & ACK and source != self.remote.to_wire():
-            try:
-                self._set_remote(xip.dag_of(source))
-            except WireError:
-                self.counters["malformed"] += 1
-                return
-        self.set_peer_options(options or xstream.Options())
-        self._ts_recent = stamp
-        if flags & ACK:
-            self._established(win, now)
-            self._ack_now = True
-            return
-        if self.state is State.SYN_SENT:
-            self.state = State.SYN_RCVD
-        self._urgent.append(self._syn(now))
-
-    def set_peer_options(self, options: xstream.Options) -> None:
-        """Take over what the peer's SYN announced; absent options switch features off."""
-        if options.mss is not None and options.mss >= MIN_MTU:
-            self.peer_mtu = options.mss
-        if options.wscale is not None:
-            self._snd_scale = min(options.wscale, 14)
-        else:
-            self._rcv_scale = 0
-        self._stamps = options.timestamp is not None
-        self._sack = options.sack_permitted
-        self._update_mss()
-
-    def _established(self, win: int, now: float) -> None:
-        """The handshake is complete; `win` is as in a SYN or already scaled by nothing."""
-        self.state = State.ESTABLISHED
-        self._snd_right = 1 + win
-        self._last_window = win
-        self._window_seq = 0
-        self._rtt.reset_backoff()
-        self._state_at = INFINITY
-        if self.config.keepalive_idle > 0:
-            self._keep_at = now + self.config.keepalive_idle
-        self._progress_at = self._heard = now
-        self._event(EventKind.CONNECTED)
-        self._event(EventKind.WRITABLE)
-        if self._fin_wanted:
-            self.state = State.FIN_WAIT_1
-
-    def _set_remote(self, remote: DAG) -> None:
-        """Send to `remote` from now on."""
-        self.remote = remote
-        self._template = HeaderTemplate(self.local, remote)
-        self._update_mss()
-
-    def _mobility(self, options: xstream.Options, now: float) -> None:
-        """MIGRATE and MIGRATEACK options; the only way in which a peer's address ever changes."""
-        counters = self.counters
-        try:
-            if options.migrate_ack is not None and self._mover is not None:
-                ack = migrate.parse_ack_option(options.migrate_ack)
-                if self._mover.accept(ack):
-                    self._event(EventKind.MOVED, now - self._mover.started_at)
-                else:
-                    counters["migrate_stale"] += 1
-            if options.migrate is not None:
-                self._peer_move(migrate.parse_migrate_option(options.migrate), options.mss, now)
-        except WireError:
-            counters["malformed"] += 1
-
-    def _peer_move(self, message: migrate.Migrate, mtu: int | None, now: float) -> None:
-        """Check a MIGRATE; when it is new and genuine, go on at the new address at once."""
-        verdict = self._peer_moves.judge(message)
-        if verdict is Verdict.FORGED:
-            self.counters["migrate_refused"] += 1
-        elif verdict is Verdict.STALE:
-            self.counters["migrate_stale"] += 1
-        elif verdict is Verdict.REPEAT:
-            self._acknowledge_move(now)
-        else:
-            self.counters["migrate_accepted"] += 1
-            if mtu is not None and mtu >= MIN_MTU:
-                self.peer_mtu = mtu
-            self.path_mtu = self.mtu
-            self._set_remote(message.dag)
-            self._acknowledge_move(now)
-            self._restart_path(now)
-            if self._mover is not None:
-                self._mover.hurry(now)
-            self._event(EventKind.PEER_MOVED, message.dag)
-
-    def _restart_path(self, now: float) -> None:
-        """One end moved: send what is outstanding again at once, on timers without history."""
-        self._recovery.on_path_change(self._snd_next, self.config.initial_rto)
-        self._rto_at = now + self._rtt.rto if len(self._board) else INFINITY
-        self._probe_at = INFINITY
-        self._progress_at = self._heard = now
-        self._keep_count = 0
-        self._persist_count = 0
-        if self._persist_at != INFINITY:
-            self._persist_at = now

@@ -7,6 +7,7 @@ streams (option) and datagrams (extension header); neither knows how its message
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 
 from xiatb.identity import keys
@@ -41,7 +42,7 @@ class Mover:
         "_message",
         "_own",
         "_peer",
-        "_seq",
+        "_sequence",
         "acknowledged",
         "failed",
         "next_at",
@@ -50,14 +51,14 @@ class Mover:
     )
 
     def __init__(
-        self, key: KeyPair, own: XID, peer: XID, base: int, timing: tuple[float, float, float]
+        self, key: KeyPair, own: XID, peer: XID, sequence: Iterator[int], timing: tuple[float, float, float]
     ) -> None:
-        """`own` SID belongs to `key`; sequences start above `base`; `timing`: first and longest
+        """`own` SID belongs to `key`; each move takes the next of `sequence`; `timing`: first and longest
         interval between transmissions, and how long to go on, in seconds."""
         self._key = key
         self._own = own
         self._peer = peer
-        self._seq = base
+        self._sequence = sequence
         self._first_interval, self._max_interval, self._give_up = timing
         self._interval = 0.0
         self._deadline = 0.0
@@ -75,8 +76,7 @@ class Mover:
 
     def start(self, dag: DAG, now: float) -> None:
         """This end is at `dag` from now on: sign that, to be sent at once."""
-        self._seq += 1
-        message = Migrate(self._seq, dag, self._key.public)
+        message = Migrate(next(self._sequence), dag, self._key.public)
         self._message = message.signed(self._key.sign(message.signed_bytes(self._own, self._peer)))
         self._interval = self._first_interval
         self._deadline = now + self._give_up
@@ -138,10 +138,12 @@ class Verdict(Enum):
 class PeerMoves:
     """The moves of one peer as heard by this end."""
 
-    __slots__ = ("_ack", "_key", "_last", "_own", "_peer")
+    __slots__ = ("_ack", "_floor", "_key", "_last", "_own", "_peer")
 
-    def __init__(self, key: KeyPair | None, own: XID, peer: XID) -> None:
-        """`key` (of `own`) signs acknowledgements; without it they go unsigned."""
+    def __init__(self, key: KeyPair | None, own: XID, peer: XID, floor: int = 0) -> None:
+        """`key` (of `own`) signs acknowledgements; without it they go unsigned.  Moves up to sequence
+        `floor` are known and stale."""
+        self._floor = floor
         self._key = key
         self._own = own
         self._peer = peer
@@ -150,14 +152,14 @@ class PeerMoves:
 
     @property
     def last_seq(self) -> int:
-        """Sequence of the newest accepted move, 0 before the first."""
-        return self._last.seq if self._last is not None else 0
+        """Sequence of the newest accepted move; before the first the floor."""
+        return self._last.seq if self._last is not None else self._floor
 
     def judge(self, message: Migrate) -> Verdict:
         """Decide on a MIGRATE; the cheap checks come first, a NEW one is remembered."""
         last = self._last
-        if last is not None and message.seq <= last.seq:
-            return Verdict.REPEAT if message == last else Verdict.STALE
+        if message.seq <= self.last_seq:
+            return Verdict.REPEAT if last is not None and message == last else Verdict.STALE
         if message.dag.intent != self._peer or not has_key(self._peer):
             return Verdict.FORGED
         if keys.xid_of(message.public, self._peer.type) != self._peer:

@@ -112,6 +112,7 @@ class OutputSide(Connection):
                 segment = board.split(segment, self.mss)
             size = segment.end - segment.start
             if quota < size and board.in_flight:
+                recovery.limited_until = self._snd_next
                 self._after_sending(now, sent)
                 return
             self._resend(segment, now, out)
@@ -134,6 +135,9 @@ class OutputSide(Connection):
     def _send_new(self, now: float, budget: int, quota: int, out: list[Out]) -> int:
         """Send data never sent before, then the FIN when it is its turn; return how many segments."""
         buffer, board, mss = self._buffer, self._board, self.mss
+        if buffer.size and not len(board) and now - self._last_sent > self._rtt.rto:
+            self._control.on_idle()
+            quota = self._recovery.quota()
         room = self._snd_right - self._snd_next
         count = total = 0
         while budget > 0:

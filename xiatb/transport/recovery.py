@@ -156,6 +156,7 @@ class Recovery:
         else:
             self.control.cwnd = self.control.mss
         board.mark_all_lost()
+        self.limited_until = next_position
         self.rtt.back_off()
         self._start_over(next_position)
 

@@ -12,16 +12,14 @@ from typing import Any
 from xiatb.errors import TransportError
 from xiatb.identity.keys import KeyPair
 from xiatb.transport.config import MAX_MTU, MIN_MTU, StreamConfig
-from xiatb.transport.connection import MASK, State
+from xiatb.transport.connection import MASK, State, fits
 from xiatb.transport.errors import AbortedError, ClosedForWritingError, NotConnectedError, UnreachableError
 from xiatb.transport.input import InputSide
 from xiatb.transport.packets import HeaderTemplate
-from xiatb.wire import migrate, xstream
+from xiatb.wire import xstream
 from xiatb.wire.dag import DAG
 
 __all__ = ["State", "Stream", "StreamConfig"]
-
-_MIGRATE_LEN = migrate.FIXED_LEN + 4
 
 
 class Stream(InputSide):
@@ -37,7 +35,12 @@ class Stream(InputSide):
         rng: random.Random,
         now: float,
     ) -> Stream:
-        """Begin to connect from `local` to `remote` (service DAGs); the SYN goes out with `transmit`."""
+        """Begin to connect from `local` to `remote` (service DAGs); the SYN goes out with `transmit`.
+
+        TransportError when the addresses are too long for the MTU.
+        """
+        if not fits(local, remote, config.mtu):
+            raise TransportError(f"an MTU of {config.mtu} leaves no room for data behind these addresses")
         stream = cls(config, key, local, remote, rng, now)
         stream.state = State.SYN_SENT
         stream._urgent.append(stream._syn(now))
@@ -203,11 +206,10 @@ class Stream(InputSide):
             )
         if self.state is State.CLOSED:
             return
-        template = HeaderTemplate(new_local, self.remote)
-        if template.length + 32 + _MIGRATE_LEN + len(new_local.to_wire()) > self.mtu:
+        if not fits(new_local, self.remote, self.mtu):
             raise TransportError("the addresses are too long for a MIGRATE within the MTU")
         self.local = new_local
-        self._template = template
+        self._template = HeaderTemplate(new_local, self.remote)
         self.path_mtu = self.mtu
         self._update_mss()
         if self.state in (State.SYN_SENT, State.SYN_RCVD):
