@@ -54,7 +54,7 @@ def command(guest: str, host: str, storage: bool, lab: str | None, output: str) 
     with client, _Cancel(name, guest) as cancel:
         events = client.stream("migrate", guest=guest, to=host, storage=storage)
         try:
-            result = _follow(events, quiet=output == "json")
+            result = follow(events, quiet=output == "json")
         except ControlError as error:
             raise _meaning(error, cancelled=cancel.asked) from None
     if output == "json":
@@ -71,7 +71,7 @@ def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:
     return XiatbError(f"not migrated ({error.code}): {error.message}")
 
 
-def _follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+def follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
     """Show events as a progress bar on standard error until the result comes."""
     result: dict[str, Any] = {}
     columns = (
