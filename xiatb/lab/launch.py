@@ -10,14 +10,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from xiatb import errors
 from xiatb.errors import DeadlineError, LabStateError, XiatbError
-from xiatb.lab import process
+from xiatb.lab import doctor, process
 from xiatb.lab.client import ControlClient, SocketGoneError
+from xiatb.lab.extensions import GuestManager
+from xiatb.lab.load import load
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
+from xiatb.lab.planner import make_plan
 from xiatb.lab.state import no_such_lab, read_state
 from xiatb.lab.supervisor import already_up, supervised
 from xiatb.lab.teardown import remove_root, teardown
@@ -60,6 +64,29 @@ def start(plan: Plan, supervise: list[str], progress: Callable[[Event], None]) -
         child.send_signal(signal.SIGTERM)
         _wait_rolled_back(child, progress)
         raise
+
+
+def bring_up(
+    topology: Path,
+    *,
+    lab: str | None = None,
+    seed: int | None = None,
+    guests: GuestManager | None = None,
+    progress: Callable[[Event], None] = lambda _: None,
+) -> Plan:
+    """Everything that `xiatb up` does, for programs: read, check, plan, probe the host, start, wait until ready.
+
+    `guests` (the guest manager) only adds its checks of the host; the supervisor makes its own. Raises
+    InvalidFileError, HostNotAbleError, LabStateError or what the supervisor failed with."""
+    plan = make_plan(load(topology), lab=lab, seed=seed)
+    doctor.require(plan, guests)
+    start(plan, supervise_command(), progress)
+    return plan
+
+
+def take_down(lab: str, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Everything that `xiatb down LAB` does. Raises LabStateError when there is no such lab."""
+    stop(LabPaths(lab), progress)
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Callable[[Event], None]) -> None:

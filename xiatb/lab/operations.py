@@ -92,14 +92,14 @@ class LabOperations:
         return {}
 
     async def op_capture_start(self, session: Session, request: Json) -> Json:
-        """{node, port? or ports?, path, snaplen?, duration?, count?} -> {id}; returns when frames are caught."""
+        """{node, port? or ports?, path, snaplen?, duration?, count?} -> {capture}; returns when dumpcap catches."""
         port = field(request, "port", str, None)
         ports = [port] if port else [str(one) for one in field(request, "ports", list, [])]
         capture = Capture(
             self._context.plan,
             field(request, "node", str),
             ports,
-            Path(field(request, "path", str)),
+            Path(field(request, "path" if "path" in request else "file", str)),
             snaplen=int(number(request, "snaplen", 0, 0, 262144)),
             duration=number(request, "duration", 0, 0, 86400),
             count=int(number(request, "count", 0, 0, 1e9)),
@@ -108,7 +108,7 @@ class LabOperations:
         self._captures_made += 1
         name = f"c{self._captures_made}"
         self._captures[name] = capture
-        return {"id": name}
+        return {"capture": name, "id": name}
 
     async def op_capture_stop(self, session: Session, request: Json) -> Json:
         """{capture: id} -> {file, packets, dropped}; the file is complete then."""
@@ -148,10 +148,10 @@ class LabOperations:
         return {}
 
     async def op_guest_exec(self, session: Session, request: Json) -> Json:
-        """{guest, argv, timeout?}: events {"event":"output","stream","data"(latin-1)}, answer {returncode}."""
+        """{guest, argv, limit?}: events {"event":"output","stream","data"(latin-1)}, answer {returncode}."""
         guest, manager = self._guest(request)
         argv = [str(word) for word in field(request, "argv", list)]
-        timeout = number(request, "timeout", 3600, 0, 86400)
+        timeout = number(request, "limit", 3600, 0, 86400)
         emit = self._emitter(session, request)
 
         def output(stream: str, data: bytes) -> None:
@@ -161,11 +161,11 @@ class LabOperations:
         return {"returncode": code}
 
     async def op_agent(self, session: Session, request: Json) -> Json:
-        """{guest, request: {op, ...}, timeout?} -> {answer}: one request to the guest's agent."""
+        """{guest, request: {op, ...}, limit?} -> the answer: one request to the guest's agent."""
         guest, manager = self._guest(request)
         wanted = field(request, "request", dict)
-        timeout = number(request, "timeout", 30, 0, 3600)
-        return {"answer": await self._thread(lambda: manager.agent(self._context, guest, wanted, timeout))}
+        timeout = number(request, "limit", 600, 0, 3600)
+        return await self._thread(lambda: manager.agent(self._context, guest, wanted, timeout))
 
     async def op_migrate(self, session: Session, request: Json) -> Json:
         """{guest, to, storage?}: the migration's events as they come, then its result."""

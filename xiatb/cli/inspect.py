@@ -1,0 +1,61 @@
+"""`xiatb inspect`: everything about one node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from xiatb.cli.labs import check_member, choose_lab, lab_option, require_root
+from xiatb.cli.output import output_option, print_json, print_table
+from xiatb.errors import UsageError
+from xiatb.lab import netlink
+from xiatb.lab.client import ask_node
+from xiatb.lab.paths import NETNS_ROOT
+from xiatb.lab.state import read_plan, read_state
+
+
+@click.command()
+@lab_option
+@click.argument("node")
+@output_option
+def command(lab: str | None, node: str, output: str) -> None:
+    """Show NODE's address, ports with counters, bound SIDs, routes and neighbours."""
+    paths = choose_lab(lab)
+    plan = read_plan(paths)
+    if check_member(plan, node) == "guest":
+        raise UsageError(f"{node} is a guest", hint="xiatb status shows guests")
+    require_root()
+    told: dict[str, Any] = {op: ask_node(paths, node, op) for op in ("status", "routes", "neighbours")}
+    told["interfaces"] = netlink.counters(NETNS_ROOT / read_state(paths).nodes[node].netns)
+    if output == "json":
+        print_json(told)
+        return
+    status = told["status"]
+    click.echo(f"{node} ({status['kind']}): {status['hid']}\n  at {status['dag'] or 'nowhere: not joined'}")
+    print_table(
+        ["port", "state", "mtu", "mac", "rx packets", "tx packets", "tx dropped"],
+        [
+            [
+                name,
+                one["state"],
+                one["mtu"],
+                one["mac"],
+                one["rx_packets"],
+                one["tx_packets"],
+                one["tx_dropped"],
+            ]
+            for name, one in told["interfaces"].items()
+            if name != "lo"
+        ],
+    )
+    print_table(
+        ["to", "port", "next hop"],
+        [
+            [f"{kind} default" if route["xid"] == "-" else route["xid"], route["port"], route["nexthop"]]
+            for kind, routes in told["routes"].items()
+            for route in routes
+        ],
+    )
+    for sid in status["sids"]:
+        click.echo(f"bound: {sid}")

@@ -1,0 +1,78 @@
+"""`xiatb plan`: what `up` would make, without making it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xiatb.cli.output import output_option, print_json, print_table, short_xid
+from xiatb.cli.topology import read_plan, topology_options
+from xiatb.lab.plan import Impairment, Plan
+from xiatb.lab.units import show_duration, show_rate, show_share
+
+
+@click.command()
+@topology_options
+@output_option
+def command(file: Path | None, lab: str | None, seed: int | None, output: str) -> None:
+    """Print the plan of a topology FILE: names, ports, MACs, XIDs, links. The same every time."""
+    plan = read_plan(file, lab, seed)
+    if output == "json":
+        print_json(plan.to_json())
+        return
+    click.echo(f"lab {plan.lab}, seed {plan.seed}, {len(plan.ads)} ADs, data plane {plan.data_plane}")
+    print_table(["ad", "xid"], [[ad.name, ad.xid] for ad in plan.ads])
+    print_table(
+        ["node", "kind", "ad", "hid", "netns", "ports"],
+        [
+            [
+                node.name,
+                node.kind,
+                node.ad_name,
+                short_xid(node.hid),
+                plan.netns(node.name),
+                _ports(node.ports),
+            ]
+            for node in plan.nodes
+        ],
+    )
+    _print_links(plan)
+    _print_guests(plan)
+
+
+def _ports(ports: tuple[object, ...]) -> str:
+    return " ".join(f"{port.name}={port.mac}" for port in ports)  # type: ignore[attr-defined]
+
+
+def _print_links(plan: Plan) -> None:
+    rows = []
+    for link in plan.links:
+        forward, backward = _impairment(link.forward), _impairment(link.backward)
+        rows.append([link.name, link.mtu, forward if forward == backward else f"> {forward}; < {backward}"])
+    print_table(["link", "mtu", "impairment"], rows)
+
+
+def _print_guests(plan: Plan) -> None:
+    if plan.guests:
+        print_table(
+            ["guest", "on", "memory", "mac", "tap", "hid", "services"],
+            [
+                [
+                    guest.name, guest.on, f"{guest.memory_mib}M", guest.mac, guest.tap, short_xid(guest.hid),
+                    " ".join(service.name for service in guest.services),
+                ]
+                for guest in plan.guests
+            ],
+        )  # fmt: skip
+
+
+def _impairment(one: Impairment) -> str:
+    parts = [f"rate {show_rate(one.rate)}"] if one.rate else []
+    parts += [f"{key} {show_duration(getattr(one, key))}" for key in ("delay", "jitter") if getattr(one, key)]
+    parts += [
+        f"{key} {show_share(getattr(one, key))}"
+        for key in ("loss", "duplicate", "reorder")
+        if getattr(one, key)
+    ]
+    return " ".join(parts) or "-"
