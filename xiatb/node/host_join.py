@@ -161,13 +161,14 @@ class HostJoin:
         if at is not None and ours and beacon.target == jm.NOBODY:
             self._on_own_beacon(at, src_mac, beacon, now)
             return
-        if at is not None and beacon.target == jm.NOBODY and not at.suspect and now < at.silent_at():
-            return
         if ours and self._invited_by == beacon.raw:
             return  # the INVITE that led here, repeated
         running = self._attempts.get(beacon.credentials)
-        if running is not None and running.beacon.nonce == beacon.nonce and running.port == port:
-            return
+        if running is not None and running.port == port:
+            if running.beacon.nonce == beacon.nonce:
+                return
+        elif at is not None and beacon.target == jm.NOBODY and not at.suspect and now < at.silent_at():
+            return  # our own router is fine
         if self._attempts and not self._verified(beacon):
             raise IdentityError("a beacon's signature does not hold")
         self._start(beacon, port, src_mac, now, refresh=False)

@@ -24,7 +24,7 @@ from xiatb.wire.xid import XID, XidType
 BROADCAST_MAC = b"\xff" * 6
 NONCE_LIFE = 30.0
 INVITE_FIRST = 0.02
-INVITE_LAST = 0.1
+INVITE_LAST = 0.5  # a tap whose guest is not running yet queues them all
 MAX_HOSTS = 4096
 MAX_REMEMBERED = 16384
 # Answers and signature checks that unknown senders can cause, per port and second.
@@ -37,7 +37,7 @@ class JoinConfig(NamedTuple):
     beacon: float = 1.0
     refresh: float = 4.0
     lifetime: float = 14.0
-    expect_for: float = 120.0
+    expect_for: float = 3600.0
 
 
 class AttachedHost:
@@ -163,11 +163,13 @@ class RouterJoin:
         """Invite the host `hid` at `port` at once and on a short timer, until it joins there.
 
         A guest that resumes finds the INVITE waiting. Its next JOIN yields HostJoined even when
-        the host was attached here before. Given up after `config.expect_for` seconds.
+        the host was attached here before. Called again, it invites at once and starts the timers
+        anew. Given up after `config.expect_for` seconds.
         """
         if port not in self._ports:
             self._ports[port] = 1500
-        nonce = self._entropy(8)
+        known = self._expected.get(hid.id)
+        nonce = known.nonce if known is not None and known.port == port else self._entropy(8)
         message = self._sign_beacon(port, nonce, hid.id)
         self._expected[hid.id] = _Expectation(port, nonce, message, now, now + self._config.expect_for)
         self._invite(now)
