@@ -56,6 +56,8 @@ class Stream(InputSide):
         self.irs = irs
         self.set_peer_options(options)
         self._ts_recent = stamp
+        # The SYN ACK carried the plain clock; another offset now would look like old segments (RFC 7323 5).
+        self._stamp_offset = 0
         self._offered = 1 + min(self.config.recv_buffer, 0xFFFF)
         self._last_ack_sent = 1
         self._established(win << self._snd_scale, now)
