@@ -1,5 +1,5 @@
-"""Two throw-away hypervisor hosts for guest tests: libvirtd in its own network and mount namespaces, a migration
-daemon beside it, and a guest that is one boot sector and counts on its serial port."""
+"""Two throw-away hypervisor hosts for guest tests: libvirtd in its own network and mount namespaces, a
+migration daemon beside it, and a guest that is one boot sector and counts on its serial port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from xiatb.identity.keys import KeyPair
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.wire.xid import XidType
 
-# Real mode: writes a counter to 32 pages from 0x10000 on; every 16384 rounds prints (counter >> 14) & 255 in hex.
+# Real mode: writes a counter to 32 pages from 0x10000 on; every 16384 rounds prints (counter >> 14) & 255
+# in hex.
 BOOT = bytes.fromhex(
     "fa31c08ed88ec08ed0bc00706631dbb800108ec02666891e00000500013d003072f0664366f7c3ff3f000075e2"
     "6689d966c1e90ebaf80388c8c0e804e80c0088c8240fe80500b00aeeebc404303c3976020427eec3"
@@ -29,11 +30,12 @@ QEMU_CONF = (
     'namespaces = []\ncgroup_controllers = []\nseccomp_sandbox = 0\nstdio_handler = "file"\n'
 )
 PRIVATE = ("/run", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/etc/libvirt")
-XML = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>{mib}</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os><features><acpi/><apic/></features>
-<devices><controller type='usb' model='none'/><memballoon model='none'/>
-<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
-<serial type='file'><source path='/var/log/libvirt/serial' append='on'/></serial></devices></domain>"""  # noqa: E501
+XML = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory
+unit='MiB'>{mib}</memory><vcpu>1</vcpu> <os><type arch='x86_64'
+machine='pc-q35-7.2'>hvm</type></os><features><acpi/><apic/></features> <devices><controller type='usb'
+model='none'/><memballoon model='none'/> <disk type='file' device='disk'><driver name='qemu'
+type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk> <serial type='file'><source
+path='/var/log/libvirt/serial' append='on'/></serial></devices></domain>"""  # noqa: E501
 
 
 class Hypervisor:

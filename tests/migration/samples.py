@@ -11,7 +11,9 @@ SIDS = [key.xid(XidType.SID) for key in KEYS]
 HID = str(KEYS[3].xid(XidType.HID))
 JOB = "0123abcd"
 UUID = "11111111-2222-3333-4444-555555555555"
-DISK = m.Disk(target="vda", path="/var/lib/libvirt/images/vm1.qcow2", size=1 << 24, format="qcow2", allocated=1 << 20)
+DISK = m.Disk(
+    target="vda", path="/var/lib/libvirt/images/vm1.qcow2", size=1 << 24, format="qcow2", allocated=1 << 20
+)
 REQUEST = m.Request(job=JOB, guest="vm1", uuid=UUID, hid=HID, services=(str(SIDS[2]),), machine="pc-q35-7.2",
                     accel="tcg", image="abc", memory=64 << 20, port="tap0", disks=(DISK,), storage=True)  # fmt: skip
 CAPABILITIES = m.Capabilities(host="hv1", qemu=7002000, libvirt=9000000, machines=("pc-q35-7.2",), accel="tcg",

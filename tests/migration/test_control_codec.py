@@ -119,7 +119,9 @@ _JSON = st.recursive(
 
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from(EXAMPLES), st.data())
-def test_messages_with_hostile_fields_only_ever_raise_wire_errors(message: m.Message, data: st.DataObject) -> None:
+def test_messages_with_hostile_fields_only_ever_raise_wire_errors(
+    message: m.Message, data: st.DataObject
+) -> None:
     value = m.encode(message)
     name = data.draw(st.sampled_from(sorted(value)))
     value[name] = data.draw(_JSON)

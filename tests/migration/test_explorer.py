@@ -73,7 +73,11 @@ def perform(world: World) -> None:
             world.destination_events.append(("prepared", None))
         elif isinstance(action, a.Clean):
             clean(world, destroy=action.destroy)
-        elif isinstance(action, a.Finish) and world.destination.state == "failed" and not world.destination_copy:
+        elif (
+            isinstance(action, a.Finish)
+            and world.destination.state == "failed"
+            and not world.destination_copy
+        ):
             world.destination_disk = world.destination_disk and world.destination_runs
 
 
@@ -206,7 +210,8 @@ def start(**limits: int) -> World:
 
 
 def explore(world: World) -> int:
-    """Depth first over all moves; timers fire only when nothing else can happen. Gives the number of states."""
+    """Depth first over all moves; timers fire only when nothing else can happen. Gives the number of
+    states."""
     seen: set[str] = set()
     stack: list[tuple[World, list[str]]] = [(world, [])]
     while stack:

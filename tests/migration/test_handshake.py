@@ -73,7 +73,9 @@ def test_a_reply_bent_in_the_middle_is_refused(field: str) -> None:
     one, other = sessions()
     other.feed(one.take_output())
     value = json.loads(other.take_output()[6:])
-    value[field] = str(SIDS[2]) if field == "sid" else f"{int(value[field][:2], 16) ^ 1:02x}{value[field][2:]}"
+    value[field] = (
+        str(SIDS[2]) if field == "sid" else f"{int(value[field][:2], 16) ^ 1:02x}{value[field][2:]}"
+    )
     with pytest.raises((IdentityError, WireError)):
         one.feed(frames.pack_json(frames.CLEAR, value))
     assert not one.established

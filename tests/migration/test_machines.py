@@ -82,7 +82,12 @@ def test_source_goes_the_whole_way() -> None:
     assert kinds(machine) == ["RemoveDisks"]
     machine.on_message(m.Attached(job=JOB, locator="RE x", t_attached=4_000), 1.4)
     assert kinds(machine) == ["release", "Finish"]
-    assert (machine.t_stop, machine.t_resume, machine.t_attached, machine.t_commit) == (1_000, 2_000, 4_000, 3_000)
+    assert (machine.t_stop, machine.t_resume, machine.t_attached, machine.t_commit) == (
+        1_000,
+        2_000,
+        4_000,
+        3_000,
+    )
     assert machine.state == "done"
 
 
