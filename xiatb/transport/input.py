@@ -205,8 +205,7 @@ class InputSide(OpeningSide):
                 self._fin_acknowledged(now)
         if len(board):
             self._rto_at = now + rtt.rto
-            probe = now + recovery.probe_delay()
-            self._probe_at = probe if probe < self._rto_at else INFINITY
+            self._arm_probe(now)
         else:
             self._rto_at = self._probe_at = INFINITY
 
@@ -274,7 +273,7 @@ class InputSide(OpeningSide):
             if room <= 0:
                 return False
             data = data[:room]
-        if end <= received.next:
+        if end <= received.next or not data:
             if data:
                 self.counters["duplicates"] += 1
                 self._dsack = (position, end)

@@ -187,11 +187,17 @@ class OutputSide(Connection):
                 self._rto_at = now + self._rtt.rto
                 self._progress_at = now
             if count:
-                probe = now + self._recovery.probe_delay()
-                self._probe_at = probe if probe < self._rto_at else INFINITY
+                self._arm_probe(now)
         elif self._buffer.size and self._persist_at == INFINITY and self._snd_right <= self._snd_next:
             self._persist_count = 0
             self._persist_at = now + self._rtt.rto
+
+    def _arm_probe(self, now: float) -> None:
+        """Where a tail loss probe is due it takes the place of an earlier time-out (RFC 8985 7.2)."""
+        probe = now + self._recovery.probe_delay()
+        if probe != INFINITY and probe > self._rto_at:
+            probe = self._rto_at
+        self._probe_at = probe
 
     def _send_migrate(self, now: float, out: list[Out]) -> None:
         """The signed word on where we are, in a segment of its own so that it fits every MTU."""

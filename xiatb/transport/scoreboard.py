@@ -15,6 +15,9 @@ from operator import attrgetter
 
 _DUP_THRESH = 3
 _start_of = attrgetter("start")
+_AMBIGUOUS = 0.8
+"""A retransmission answered within this part of the least round trip was not: the original arrived.
+Not the whole of it, as a probe in an empty queue may well be quicker than anything before."""
 _KEEP_ROUNDS = 16
 """Recoveries for which a widened reordering window is kept (RFC 8985 section 6.2 step 4)."""
 
@@ -83,8 +86,12 @@ class Scoreboard:
         return self._segments[self._head] if self._head < len(self._segments) else None
 
     def last(self) -> Segment | None:
-        """The segment with the highest position."""
-        return self._segments[-1] if self._head < len(self._segments) else None
+        """The segment with the highest data; a bare FIN, which SACK cannot report, only if alone."""
+        segments = self._segments
+        count = len(segments) - self._head
+        if count > 1 and not len(segments[-1].data):
+            return segments[-2]
+        return segments[-1] if count else None
 
     def sent(self, segment: Segment) -> None:
         """A new segment, adjacent to the last one, went out at its `sent_at`."""
@@ -210,7 +217,7 @@ class Scoreboard:
             self.in_flight -= size
         sent_at = segment.sent_at
         if segment.resent:
-            if now - sent_at < min_rtt:
+            if now - sent_at < min_rtt * _AMBIGUOUS:
                 return
         else:
             self.sample = now - sent_at
