@@ -143,7 +143,10 @@ class MiniLab:
         config.save(config.state_dir / "node.json")
         read, write = os.pipe()
         self.nodes[name] = self._spawn(
-            name, ["-m", "xiatb.node", str(config.state_dir / "node.json")], {"XIATB_READY_FD": str(write)}, write
+            name,
+            ["-m", "xiatb.node", str(config.state_dir / "node.json")],
+            {"XIATB_READY_FD": str(write)},
+            write,
         )
         os.close(write)
         with os.fdopen(read) as ready:
@@ -203,3 +206,10 @@ class MiniLab:
         for name in self.ports:
             if self.log(name) and os.environ.get("XIATB_TEST_LOGS"):
                 sys.stderr.write(f"--- {name}\n{self.log(name)}")
+
+
+def told(app: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """The next line that an application told."""
+    assert app.stdout is not None
+    message: dict[str, Any] = json.loads(app.stdout.readline() or "null") or {}
+    return message

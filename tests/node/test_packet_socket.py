@@ -19,7 +19,9 @@ OTHER = XID(XidType.SID, bytes(20))
 
 
 def frame(intent: XID, size: int = 10) -> bytes:
-    return b"\xff" * 6 + b"\2" * 6 + b"\xc0\xde" + xip.build(0, DAG.chain(intent), DAG.chain(OTHER), bytes(size))
+    return (
+        b"\xff" * 6 + b"\2" * 6 + b"\xc0\xde" + xip.build(0, DAG.chain(intent), DAG.chain(OTHER), bytes(size))
+    )
 
 
 def received(sock: PacketSocket, count: int) -> list[bytes]:

@@ -29,7 +29,11 @@ def test_join_and_ping(lab: MiniLab) -> None:
     told = h1.ask("locator")
     assert told["dag"] == str(lab.locator("h1", "ad1")) and told["router_hid"] == str(lab.hid("r1"))
     assert told["mtu"] == 1500 and told["ifname"] == "xia0"
-    for target in (str(lab.locator("h2", "ad1")), str(lab.locator("r1", "ad1")), str(lab.locator("h1", "ad1"))):
+    for target in (
+        str(lab.locator("h2", "ad1")),
+        str(lab.locator("r1", "ad1")),
+        str(lab.locator("h1", "ad1")),
+    ):
         summary = h1.ask("ping", dag=target, count=3, interval=0.01, timeout=2)
         assert summary["received"] == 3, (target, lab.log("h1"))
         assert [event["seq"] for event in h1.events if event["event"] == "pong"] == [0, 1, 2]

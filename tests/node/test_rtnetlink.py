@@ -18,7 +18,9 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def test_parses_notify_peers() -> None:
-    data = message(16, attribute(3, b"eth0\0") + attribute(4, struct.pack("=I", 9000)) + attribute(1, b"\2" * 6))
+    data = message(
+        16, attribute(3, b"eth0\0") + attribute(4, struct.pack("=I", 9000)) + attribute(1, b"\2" * 6)
+    )
     data += message(16, attribute(3, b"eth0\0") + attribute(44, struct.pack("=I", 4)), flags=1)
     data += message(17, attribute(3, b"eth1\0"), index=8)
     first, second, third = rtnetlink.parse_messages(data)

@@ -17,7 +17,7 @@ MAX_DATA = 60000
 
 
 class PingPlan(NamedTuple):
-    """What to send: `requests` echo requests to `dag`, one each `interval` s, each awaited for `timeout` s."""
+    """What to send: `requests` echo requests to `dag`, one each `interval` s, awaited for `timeout` s each."""
 
     dag: DAG
     requests: int
