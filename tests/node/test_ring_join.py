@@ -100,3 +100,40 @@ def test_second_process_on_one_state_dir_is_refused(lab: MiniLab) -> None:
         lab.start("r1")
     lab.nodes["r1"].wait(5)
     lab.nodes["r1"] = first
+
+
+def two_domains(lab: MiniLab, mtu: int = 1500) -> None:
+    """h1 - r1 (ad1) - r3 (ad1) - r2 (ad2) - h2"""
+    for name, ad in (("r1", "ad1"), ("r3", "ad1"), ("r2", "ad2")):
+        lab.node(name, "router", ad=ad)
+    for name in ("h1", "h2"):
+        lab.node(name, "host")
+    for a, b in (("h1", "r1"), ("h2", "r2"), ("r1", "r3"), ("r3", "r2")):
+        lab.link(a, b, mtu)
+    for name in ("r1", "r3", "r2", "h1", "h2"):
+        lab.start(name)
+
+
+def test_ping_between_domains(lab: MiniLab) -> None:
+    two_domains(lab)
+    h1 = lab.joined("h1")
+    lab.joined("h2")
+    target = str(lab.locator("h2", "ad2"))
+    deadline = time.monotonic() + 15
+    while h1.ask("ping", dag=target, timeout=1)["received"] == 0:
+        assert time.monotonic() < deadline, lab.log("r1")
+    assert h1.ask("ping", dag=target, count=5, interval=0.01, timeout=2)["received"] == 5
+    # A hop limit that ends on the way is told by the router where it ends.
+    neighbours = lab.client("r3").ask("neighbours")["neighbours"]
+    assert {found["hid"] for found in neighbours} == {str(lab.hid("r1")), str(lab.hid("r2"))}
+    ip("-n", lab.net["r3"], "link", "set", "eth1", "down")
+    h1.events.clear()
+    while (event := next_event(lab, target))["event"] == "pong":
+        assert time.monotonic() < deadline
+    assert event["event"] in ("unreachable", "ping_lost")
+
+
+def next_event(lab: MiniLab, target: str) -> dict[str, object]:
+    client = lab.client("h1")
+    client.ask("ping", dag=target, timeout=1)
+    return client.events[0]

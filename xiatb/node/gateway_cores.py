@@ -1,4 +1,8 @@
-"""Joins and routing of a router or hypervisor: attached hosts become routes and link-state news."""
+"""Joins and routing of a router or hypervisor: attached hosts become routes and link-state news.
+
+Routing messages travel as xia-core's do (xia.md 3.3, 3.8): destination `FID:ff..ff -> SID_XROUTE`, a
+FID extension header, XDGRAM; they never leave the link.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,27 @@ import time
 from typing import TYPE_CHECKING
 
 from xiatb.click.packet import Packet
+from xiatb.errors import WireError
 from xiatb.node import effects as fx
+from xiatb.node.control_plane import ControlPlane, ControlPort
 from xiatb.node.control_protocol import ControlError, Json
 from xiatb.node.cores import Cores
-from xiatb.node.join import RouterJoin
+from xiatb.wire import extension, xdgram, xip
+from xiatb.wire.dag import DAG
 from xiatb.wire.walk import SELF, Entry
-from xiatb.wire.xid import XID
+from xiatb.wire.xid import BROADCAST_FID, SID_XROUTE, XID
 
 if TYPE_CHECKING:
     from xiatb.node.port import Port
     from xiatb.node.process import NodeProcess
 
+XROUTE = DAG.chain(BROADCAST_FID, SID_XROUTE)
+_BROADCAST = b"\xff" * 6
+_ETH_P_XIP = xip.ETH_P_XIP.to_bytes(2, "big")
+
 
 class GatewayCores(Cores):
-    """One `RouterJoin` on every port and one `LinkState` on the links."""
+    """One `ControlPlane`: joins on every port, routing on the links."""
 
     def __init__(self, node: NodeProcess) -> None:
         super().__init__(node)
@@ -27,11 +38,21 @@ class GatewayCores(Cores):
         if config.ad is None or config.ad_public is None or config.ad_cert is None:
             raise ControlError("EINVAL", f"{config.name}: a {config.kind} needs an AD")
         self._ad = XID.parse(config.ad)
-        self._join = RouterJoin(
-            node.key, self._ad, bytes.fromhex(config.ad_public), bytes.fromhex(config.ad_cert), node.rng
+        self._plane = ControlPlane(
+            node.key,
+            self._ad,
+            bytes.fromhex(config.ad_public),
+            bytes.fromhex(config.ad_cert),
+            [ControlPort(port.index, port.mtu, guest=port.role == "guest") for port in node.ports[1:]],
+            node.rng,
+            hypervisor=config.kind == "hypervisor",
         )
-        self._actions[fx.HostJoined] = self._host_joined
-        self._actions[fx.HostLeft] = self._host_left
+        self._flood_seq = node.rng.getrandbits(32)
+        self._source = DAG.host(self._ad, node.hid)
+        self._malformed = 0
+        self._actions[fx.SendRouting] = self._send_routing
+        self._actions[fx.HostJoined] = node.host_joined
+        self._actions[fx.HostLeft] = node.host_left
 
     def start(self) -> None:
         """Own AD and HID are here."""
@@ -39,42 +60,64 @@ class GatewayCores(Cores):
 
     def link_up(self, port: Port) -> None:
         """Beacons at once, then at intervals."""
-        self._join.link_up(port.index, time.monotonic(), mtu=port.mtu)
+        self._plane.link_up(port.index, time.monotonic())
         self.run()
 
     def link_down(self, port: Port) -> None:
         """No beacons while the link is down."""
-        self._join.link_down(port.index, time.monotonic())
+        self._plane.link_down(port.index, time.monotonic())
         self.run()
 
     def stop(self) -> None:
         """Tells hosts to look for another router."""
-        self._join.close(time.monotonic())
+        self._plane.close(time.monotonic())
         self.run()
 
     def receive_join(self, packet: Packet) -> None:
         """A solicitation, join or leave of a host."""
         data = packet.data
-        self._join.receive(packet.port, bytes(data[6:12]), memoryview(data)[14:], time.monotonic())
+        self._plane.receive_join(packet.port, bytes(data[6:12]), memoryview(data)[14:], time.monotonic())
         self.run()
+
+    def receive_routing(self, packet: Packet) -> None:
+        """A packet for SID_XROUTE."""
+        try:
+            header = xip.parse(packet.data, packet.net)
+            kinds, start = extension.chain(header.nxt, packet.data, header.payload_off, header.end)
+        except WireError:
+            self._malformed += 1
+            return
+        if not any(found.kind == xip.NXT_XDGRAM for found in kinds):
+            self._malformed += 1
+            return
+        payload = memoryview(packet.data)[start : header.end]
+        self._plane.receive_routing(packet.port, payload, time.monotonic())
+        self.run()
+
+    def _send_routing(self, effect: fx.SendRouting) -> None:
+        self._flood_seq += 1
+        fid = extension.pack_fid(xip.NXT_XDGRAM, self._flood_seq, int(time.time()))
+        packet = xip.build(xip.NXT_FID, XROUTE, self._source, fid + xdgram.pack(effect.payload))
+        frame = bytearray(_BROADCAST + self.node.ports[effect.port].mac + _ETH_P_XIP + packet)
+        self.node.inject(f"lc{effect.port}/inject", Packet(frame, port=effect.port))
 
     def expect(self, hid: XID, port: int) -> None:
         """Invites a host at a port at once, until it joins there."""
-        self._join.expect(hid, port, time.monotonic())
+        self._plane.expect(hid, port, time.monotonic())
         self.run()
 
     def detach(self, hid: XID) -> None:
         """Takes a host off."""
-        self._join.detach(hid, time.monotonic())
+        self._plane.detach(hid, time.monotonic())
         self.run()
 
     def joined(self) -> list[Json]:
         """Attached hosts: `{"hid", "port", "port_name", "mac", "seq"}`."""
-        return [found for host in self._join.hosts.values() if (found := self.attachment(host.hid))]
+        return [found for host in self._plane.join.hosts.values() if (found := self.attachment(host.hid))]
 
     def attachment(self, hid: XID) -> Json | None:
         """How a host is attached here, None when it is not."""
-        host = self._join.hosts.get(hid.id)
+        host = self._plane.join.hosts.get(hid.id)
         if host is None:
             return None
         return {
@@ -85,23 +128,28 @@ class GatewayCores(Cores):
             "seq": host.seq,
         }
 
+    def neighbours(self) -> list[Json]:
+        """Neighbouring routers and attached hosts: `{"hid", "kind", "port", ...}`."""
+        routers = self._plane.routing.status(time.monotonic())["neighbours"]
+        return [
+            *({**found, "kind": "router"} for found in routers),
+            *({**host, "kind": "host"} for host in self.joined()),
+        ]
+
     def stats(self) -> Json:
         """Counters of join and routing."""
-        return {"join": dict(self._join.stats)}
+        status = self._plane.routing.status(time.monotonic())
+        del status["neighbours"]
+        return {
+            "join": dict(self._plane.join.stats),
+            "routing": {**status, "packets_malformed": self._malformed},
+        }
 
     def _take_effects(self) -> list[fx.Effect]:
-        return self._join.effects()
+        return self._plane.effects()
 
     def _tick(self, now: float) -> None:
-        self._join.tick(now)
+        self._plane.tick(now)
 
     def _next_deadline(self) -> float | None:
-        return self._join.next_deadline()
-
-    def _host_joined(self, effect: fx.HostJoined) -> None:
-        self.node.tables.set(effect.hid.key, Entry(effect.port, effect.hid.key))
-        self.node.host_joined(effect)
-
-    def _host_left(self, effect: fx.HostLeft) -> None:
-        self.node.tables.remove(effect.hid.key)
-        self.node.host_left(effect)
+        return self._plane.next_deadline()

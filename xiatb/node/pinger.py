@@ -17,7 +17,7 @@ MAX_DATA = 60000
 
 
 class PingPlan(NamedTuple):
-    """What to send: `requests` echo requests to `dag`, one each `interval` s, awaited for `timeout` s each."""
+    """What to send: `requests` echo requests to `dag`, `interval` s apart, each awaited for `timeout` s."""
 
     dag: DAG
     requests: int
