@@ -238,7 +238,7 @@ class Arg(NamedTuple):
 
     name: its keyword (upper case); given as `NAME value`, or by position when `positional`.
     parse: text -> value; raises ConfigError.
-    default: value when it is not given; `REQUIRED` when it must be given.
+    default: value when it is not given; `REQUIRED` when it must be given (a `rest` then at least once).
     rest: takes all remaining positional arguments, as a list.
     """
 
@@ -253,38 +253,59 @@ class Arg(NamedTuple):
 REQUIRED: Any = object()
 
 
-def bind(specs: tuple[Arg, ...], texts: list[str]) -> dict[str, Any]:
-    """Match argument texts with what a class takes; gives name (lower case) -> value.
+def bind(specs: tuple[Arg, ...], texts: list[str], owner: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Match argument texts with what class `owner` takes: (name in lower case -> value, all that is wrong).
 
-    Raises ConfigError for the first argument that is unknown, missing, surplus or malformed.
+    Arguments may be unknown, missing, surplus, given twice or malformed.
     """
-    by_name = {spec.name: spec for spec in specs}
     waiting = [spec for spec in specs if spec.positional]
     values: dict[str, Any] = {}
+    errors: list[ConfigError] = []
+    given: set[str] = set()
     for index, text in enumerate(texts):
-        found = _KEYWORD.match(text)
-        spec = by_name.get(found.group(1)) if found else None
-        if spec is not None and found is not None and not (found.group(2) is None and spec in waiting[:1]):
-            value_text = found.group(2) or ""
-            if spec.name.lower() in values and not spec.rest:
-                raise ConfigError(f"{spec.name} is given twice", index)
-        elif waiting:
-            spec, value_text = waiting[0], text
-        else:
-            raise ConfigError(f"too many arguments: '{text}' is one more than expected", index)
+        spec, value_text = _spec_for(specs, waiting, text)
+        if spec is None:
+            errors.append(ConfigError(_surplus(specs, text, owner), index))
+            continue
+        if spec.name in given and not spec.rest:
+            errors.append(ConfigError(f"{spec.name} is given twice", index))
+            continue
+        given.add(spec.name)
+        if spec in waiting and not spec.rest:
+            waiting.remove(spec)
         try:
             value = spec.parse(value_text)
         except ConfigError as error:
-            raise ConfigError(f"{spec.name}: {error.message}", index) from None
+            errors.append(ConfigError(f"{spec.name}: {error.message}", index))
+            continue
         if spec.rest:
             values.setdefault(spec.name.lower(), []).append(value)
         else:
             values[spec.name.lower()] = value
-            if spec in waiting:
-                waiting.remove(spec)
     for spec in specs:
-        if spec.name.lower() not in values:
+        if spec.name not in given:
             if spec.default is REQUIRED:
-                raise ConfigError(f"argument {spec.name} is missing ({spec.doc})")
+                errors.append(ConfigError(f"argument {spec.name} is missing ({spec.doc})"))
             values[spec.name.lower()] = spec.default if not spec.rest else list(spec.default or [])
-    return values
+    return values, errors
+
+
+def _spec_for(specs: tuple[Arg, ...], waiting: list[Arg], text: str) -> tuple[Arg | None, str]:
+    """The argument that a text is for, by keyword or by place, and the text of its value."""
+    found = _KEYWORD.match(text)
+    if found is not None and found.group(2) is not None:
+        for spec in specs:
+            if spec.name == found.group(1):
+                return spec, found.group(2)
+    return (waiting[0], text) if waiting else (None, text)
+
+
+def _surplus(specs: tuple[Arg, ...], text: str, owner: str) -> str:
+    """What is wrong with an argument that nothing wants."""
+    found = _KEYWORD.match(text)
+    takes = (
+        f"{owner} takes {', '.join(spec.name for spec in specs)}" if specs else f"{owner} takes no arguments"
+    )
+    if found is not None and found.group(2) is not None:
+        return f"there is no argument {found.group(1)} ({takes})"
+    return f"'{text}' is one argument too many ({takes})"

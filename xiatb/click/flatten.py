@@ -20,6 +20,8 @@ from xiatb.click.syntax import Chain, ClassRef, Compound, Config, Declaration, E
 MAX_NESTING = 32
 MAX_ELEMENTS = 20_000
 _REST = "__REST__"
+_ANY_VALUE = "Null"
+"""Stands for a parameter's value in a compound that nothing uses: good as a text and as a class."""
 
 
 class FlatElement(NamedTuple):
@@ -96,10 +98,11 @@ class _Env:
 
 
 class _Box(NamedTuple):
-    """An expanded compound: how many ports it has."""
+    """An expanded compound: how many ports it has, and where it was declared."""
 
     n_in: int
     n_out: int
+    where: Location
 
 
 class Flattener:
@@ -118,6 +121,7 @@ class Flattener:
         self.requirements: list[str] = []
         self.top = Location("", 0, 0)
         self.count = 0
+        self.used: set[Location] = set()
 
     # -- files ----------------------------------------------------------------------------------
     def load(self, text: str, filename: str, library_dirs: list[Path]) -> list[Scope]:
@@ -158,6 +162,22 @@ class Flattener:
         for scope in scopes:
             merged.statements += scope.statements
         self._scope(merged, "", env, 0, inner=False)
+        self._try_unused(env)
+
+    def _try_unused(self, env: _Env) -> None:
+        """Expand the compounds that nothing uses too, only to find the errors in them."""
+        for name, (ref, home) in env.classes.items():
+            if ref.compound is None or ref.where in self.used:
+                continue
+            trial = Flattener(self.is_class, self.all_names, self.problems)
+            trial.top, trial.count = self.top, self.count
+            for number, body in enumerate(ref.compound.bodies):
+                inner = _Env(home)
+                inner.variables = {formal.name: _ANY_VALUE for formal in body.formals}
+                trial._define(body, inner)
+                trial._scope(body, f"{name}@{number}/", inner, 1, inner=True)
+            trial._check_boxes()
+            self.used |= trial.used
 
     def _define(self, scope: Scope, env: _Env) -> None:
         for name, value, where in scope.defines:
@@ -171,8 +191,8 @@ class Flattener:
                 self.problems.add(where, f"element class '{name}' is defined twice, first at {first}")
             env.classes[name] = (ref, env)
 
-    def _scope(self, scope: Scope, prefix: str, env: _Env, depth: int, inner: bool) -> _Box:
-        """Expand the statements of one scope; gives the number of its ports when it is a compound."""
+    def _scope(self, scope: Scope, prefix: str, env: _Env, depth: int, inner: bool) -> tuple[int, int]:
+        """Expand the statements of one scope; gives the numbers of inputs and outputs of a compound."""
         names: dict[str, Location] = {}
         for statement in scope.statements:
             for declaration in _declarations(statement):
@@ -187,7 +207,7 @@ class Flattener:
             paths = [self._stop(stop, names, prefix, env, depth, expanded, inner) for stop in statement.stops]
             self._connect(statement, paths, prefix, used if inner else None)
         self._port_gaps(scope, used)
-        return _Box(*(max(used[end], default=-1) + 1 for end in ("input", "output")))
+        return max(used["input"], default=-1) + 1, max(used["output"], default=-1) + 1
 
     def _port_gaps(self, scope: Scope, used: dict[str, set[int]]) -> None:
         for end, ports in used.items():
@@ -295,6 +315,7 @@ class Flattener:
         """
         for _ in range(MAX_NESTING):
             if ref.compound is not None:
+                self.used.add(ref.where)
                 return ref.compound, env
             name = ref.name
             if ref.variable:
@@ -351,7 +372,8 @@ class Flattener:
             inner = _Env(env)
             inner.variables.update(variables)
             self._define(body, inner)
-            self.boxes[path] = self._scope(body, path + "/", inner, depth + 1, inner=True)
+            n_in, n_out = self._scope(body, path + "/", inner, depth + 1, inner=True)
+            self.boxes[path] = _Box(n_in, n_out, declaration.where)
             return
         wants = " or ".join(_signature(body) for body in compound.bodies)
         self.problems.add(declaration.where, f"expected {wants}, found {len(args)} argument(s)")
@@ -364,9 +386,8 @@ class Flattener:
         for wire in self.wires:
             source = wire.source + "/output" if wire.source in self.boxes else wire.source
             target = wire.target + "/input" if wire.target in self.boxes else wire.target
-            self._check_box(wire)
             forward.setdefault((source, wire.out_port), []).append((target, wire.in_port))
-        self._check_boxes_used()
+        self._check_boxes()
         connections: dict[tuple[str, int, str, int], Connection] = {}
         for wire in self.wires:
             if wire.source not in self.elements:
@@ -405,18 +426,16 @@ class Flattener:
             if port >= count:
                 self.problems.add(wire.where, f"'{path}' has no {side} {port} (it has {count})")
 
-    def _check_boxes_used(self) -> None:
+    def _check_boxes(self) -> None:
+        for wire in self.wires:
+            self._check_box(wire)
         inputs = {(wire.target, wire.in_port) for wire in self.wires}
         outputs = {(wire.source, wire.out_port) for wire in self.wires}
-        places = {wire.source: wire.where for wire in self.wires} | {w.target: w.where for w in self.wires}
         for path, box in self.boxes.items():
-            where = places.get(path)
-            if where is None:
-                where = next((e.where for e in self.elements.values() if e.name.startswith(path + "/")), None)
             for side, count, used in (("input", box.n_in, inputs), ("output", box.n_out, outputs)):
                 for port in range(count):
-                    if (path, port) not in used and where is not None and path not in self.bad:
-                        self.problems.add(where, f"{side} {port} of '{path}' is not connected")
+                    if (path, port) not in used and path not in self.bad:
+                        self.problems.add(box.where, f"{side} {port} of '{path}' is not connected")
 
 
 def _declarations(statement: Declaration | Chain) -> list[Declaration]:

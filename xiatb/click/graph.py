@@ -13,7 +13,7 @@ from xiatb.click.errors import ClickFileError, ConfigError, HandlerError, Proble
 from xiatb.click.flatten import FlatElement, FlatGraph, Flattener
 from xiatb.click.library import library_path
 from xiatb.click.packet import Packet
-from xiatb.click.processing import PULL, PUSH, check_ports, count_ports, resolve
+from xiatb.click.processing import KIND_WORDS, PULL, PUSH, check_ports, count_ports, resolve
 from xiatb.click.scheduler import Scheduler
 from xiatb.errors import InvalidFileError, XiatbError
 
@@ -67,16 +67,19 @@ class Router:
         """
         flat, problems = flatten_text(text, filename, library_dirs)
         router = cls(flat, text, filename)
-        router._build(problems)
+        whole = not problems
+        wrong = router._build(problems)
         ports = count_ports(flat)
-        if not problems:
-            check_ports(flat, router.elements, ports, problems)
+        if whole:
+            check_ports(flat, router.elements, ports, wrong, problems)
         router.processing = resolve(flat, router.elements, ports, problems)
         problems.raise_if_any(filename)
         router._link()
         return router
 
-    def _build(self, problems: Problems) -> None:
+    def _build(self, problems: Problems) -> set[str]:
+        """Make and configure the elements; gives the names of those whose arguments are wrong."""
+        wrong: set[str] = set()
         for flat in self.flat.elements.values():
             cls = registry.find(flat.class_name)
             if cls is None:
@@ -84,12 +87,17 @@ class Router:
             element = cls(flat.name)
             element.config = flat.config
             self.elements[flat.name] = element
-            try:
-                element.configure(bind(cls.ARGS, [argument.text for argument in flat.args]))
-            except ConfigError as error:
-                problems.add(
-                    _argument_place(flat, error), f"'{flat.name} :: {flat.class_name}': {error.message}"
-                )
+            values, errors = bind(cls.ARGS, [argument.text for argument in flat.args], flat.class_name)
+            if not errors:
+                try:
+                    element.configure(values)
+                except ConfigError as refusal:
+                    errors.append(refusal)
+            for error in errors:
+                wrong.add(flat.name)
+                where = _argument_place(flat, error)
+                problems.add(where, f"'{flat.name} :: {flat.class_name}': {error.message}")
+        return wrong
 
     def _link(self) -> None:
         """Resolve every output to the callable behind it, and every pull input."""
@@ -99,8 +107,8 @@ class Router:
             element.outs = [element.out0] * len(outs)
             element.ins = [element.in0] * len(ins)
             element.upstream = [[] for _ in ins]
-            element.ports = [f"input {port} {kind}" for port, kind in enumerate(ins)]
-            element.ports += [f"output {port} {kind}" for port, kind in enumerate(outs)]
+            element.ports = [f"input {port} {KIND_WORDS[kind]}" for port, kind in enumerate(ins)]
+            element.ports += [f"output {port} {KIND_WORDS[kind]}" for port, kind in enumerate(outs)]
         for wire in self.flat.connections:
             source, target = self.elements[wire.source], self.elements[wire.target]
             kind = self.processing[wire.source].split("/")[1][wire.out_port]
@@ -118,7 +126,7 @@ class Router:
         element that fails.
         """
         self.ctx = ctx
-        scheduler = Scheduler(ctx)
+        scheduler = Scheduler(ctx, self.write)
         problems = Problems()
         for element in self.elements.values():
             element.ctx = ctx

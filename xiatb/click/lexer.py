@@ -79,13 +79,19 @@ def tokenize(text: str, filename: str, problems: Problems) -> list[Token]:
             close = config_end(text, at + 1)
             if close < 0:
                 problems.add(places.at(at), "this configuration is never closed (expected ')')")
-                break
+                close = _give_up(text, at)
             tokens.append(Token(CONFIG, text[at + 1 : close], places.at(at)))
             at = close + 1
         else:
             at = _simple(text, at, places, tokens, problems)
     tokens.append(Token(EOF, "", places.at(end)))
     return tokens
+
+
+def _give_up(text: str, at: int) -> int:
+    """Where a configuration that is never closed is taken to end: one before the next `;`."""
+    stop = text.find(";", at)
+    return len(text) if stop < 0 else stop - 1
 
 
 def _simple(text: str, at: int, places: _Places, tokens: list[Token], problems: Problems) -> int:

@@ -249,6 +249,8 @@ class Parser:
             scope.formals.append(Formal(name.text, keyword.text if keyword else "", name.where))
             if self.token.kind != "|":
                 self._expect(",", "',' or '|'")
+                if self.token.kind == "|":
+                    raise self._fail("a parameter, '$NAME'")
         self._take()
 
 

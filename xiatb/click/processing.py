@@ -12,7 +12,7 @@ from xiatb.click.errors import Location, Problems
 from xiatb.click.flatten import Connection, FlatGraph
 
 PUSH, PULL, AGNOSTIC = "h", "l", "a"
-_WORDS = {PUSH: "push", PULL: "pull", AGNOSTIC: "agnostic"}
+KIND_WORDS = {PUSH: "push", PULL: "pull", AGNOSTIC: "agnostic"}
 _SHORT = {"push": "h/h", "pull": "l/l", "agnostic": "a/a"}
 
 Ports = dict[str, tuple[int, int]]
@@ -39,8 +39,13 @@ def port_range(code: str, other: int) -> tuple[int, int | None]:
     return int(least), int(most) if most else None
 
 
-def check_ports(flat: FlatGraph, elements: dict[str, Element], ports: Ports, problems: Problems) -> None:
-    """Report numbers of ports that the classes do not have, and gaps: ports below the highest one unused."""
+def check_ports(
+    flat: FlatGraph, elements: dict[str, Element], ports: Ports, wrong: set[str], problems: Problems
+) -> None:
+    """Report numbers of ports that the classes do not have, and ports that are not connected.
+
+    Of elements in `wrong`, whose arguments are bad, only the class is asked.
+    """
     used: set[tuple[str, str, int]] = set()
     for wire in flat.connections:
         used.add((wire.source, "output", wire.out_port))
@@ -49,7 +54,7 @@ def check_ports(flat: FlatGraph, elements: dict[str, Element], ports: Ports, pro
         where = flat.elements[name].where
         n_in, n_out = ports[name]
         codes = type(element).PORTS.split("/")
-        wanted = element.ports_wanted()
+        wanted = (None, None) if name in wrong else element.ports_wanted()
         sides = (("input", n_in, codes[0], wanted[0], n_out), ("output", n_out, codes[1], wanted[1], n_in))
         for side, count, code, exact, other in sides:
             least, most = (exact, exact) if exact is not None else port_range(code, other)
@@ -132,12 +137,8 @@ def _check_wires(
     ins: dict[tuple[str, int], Location] = {}
     for wire in wires:
         left, right = kinds[wire.source, "o", wire.out_port], kinds[wire.target, "i", wire.in_port]
-        source = (
-            f"{_WORDS[left]} output {wire.out_port} of '{wire.source} :: {elements[wire.source].class_name}'"
-        )
-        target = (
-            f"{_WORDS[right]} input {wire.in_port} of '{wire.target} :: {elements[wire.target].class_name}'"
-        )
+        source = _end(left, "output", wire.out_port, elements[wire.source])
+        target = _end(right, "input", wire.in_port, elements[wire.target])
         if left != right:
             need = "a Queue" if left == PUSH else "an Unqueue"
             problems.add(wire.where, f"{source} is connected to {target} (expected {need} between them)")
@@ -153,3 +154,7 @@ def _check_wires(
             if (wire.source, wire.out_port) in outs:
                 problems.add(wire.where, f"{source} is connected more than once")
             outs[wire.source, wire.out_port] = wire.where
+
+
+def _end(kind: str, side: str, port: int, element: Element) -> str:
+    return f"{KIND_WORDS[kind]} {side} {port} of '{element.name} :: {element.class_name}'"

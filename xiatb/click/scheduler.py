@@ -20,11 +20,12 @@ BUDGET = 512
 
 
 class Scheduler:
-    """The task list of one router."""
+    """The task list of one router. Elements write to others' handlers by `write_handler(path, value)`."""
 
-    __slots__ = ("armed", "ctx", "inside", "ready")
+    __slots__ = ("armed", "ctx", "inside", "ready", "write_handler")
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, write_handler: Callable[[str, str], None]) -> None:
+        self.write_handler = write_handler
         self.ctx = ctx
         self.ready: deque[Task] = deque()
         self.inside = False
