@@ -97,6 +97,8 @@ def _follow(child: subprocess.Popen[bytes], progress: Callable[[Event], None]) -
             return
         if event["event"] == "failed":
             child.wait()
+            if event["trace"]:
+                sys.stderr.write(event["trace"])
             kind = _KINDS.get(event["exit_code"], XiatbError)
             raise kind(event["message"], hint=event["hint"])
         progress(event)

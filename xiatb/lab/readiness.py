@@ -29,15 +29,17 @@ class ReadyPipe:
         return {READY_FD: str(self.writer)}
 
     def close_writer(self) -> None:
-        """After the child was started."""
-        with contextlib.suppress(OSError):
-            os.close(self.writer)
+        """After the child was started. A second call does nothing (the number may be another file by then)."""
+        writer, self.writer = self.writer, -1
+        if writer >= 0:
+            os.close(writer)
 
     def close(self) -> None:
         """Both ends."""
         self.close_writer()
-        with contextlib.suppress(OSError):
-            os.close(self.reader)
+        reader, self.reader = self.reader, -1
+        if reader >= 0:
+            os.close(reader)
 
     def wait(
         self, child: subprocess.Popen[bytes], what: str, log: Path, deadline: float

@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -203,6 +204,7 @@ class Supervisor:
         report({"event": "rollback"})
         known = error if isinstance(error, XiatbError) else XiatbError(f"internal error: {error!r}")
         message, hint, code = known.message, known.hint, known.exit_code
+        trace = "" if known is error else "".join(traceback.format_exception(error))
         try:
             self._take_down(_say)
             if self.paths.journal.exists():
@@ -211,7 +213,7 @@ class Supervisor:
         except XiatbError as trouble:
             message += f" (and rolling back: {trouble})"
             hint = hint or f"xiatb down {self.plan.lab}"
-        report({"event": "failed", "message": message, "hint": hint, "exit_code": code})
+        report({"event": "failed", "message": message, "hint": hint, "exit_code": code, "trace": trace})
         sys.stdout.flush()
         os._exit(code)  # threads that wait for a process just killed must not keep us
 
