@@ -208,8 +208,7 @@ class MiniLab:
                 sys.stderr.write(f"--- {name}\n{self.log(name)}")
 
 
-def told(app: subprocess.Popen[bytes]) -> dict[str, Any]:
+def told(app: subprocess.Popen[bytes]) -> Any:
     """The next line that an application told."""
     assert app.stdout is not None
-    message: dict[str, Any] = json.loads(app.stdout.readline() or "null") or {}
-    return message
+    return json.loads(app.stdout.readline() or "{}")

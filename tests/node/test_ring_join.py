@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -137,3 +138,17 @@ def next_event(lab: MiniLab, target: str) -> dict[str, object]:
     client = lab.client("h1")
     client.ask("ping", dag=target, timeout=1)
     return client.events[0]
+
+
+def test_click_control_socket(lab: MiniLab) -> None:
+    lab.node("r1", "router", ad="ad1")
+    lab.start("r1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(str(lab.state("r1") / "click.sock"))
+        stream = client.makefile("rwb")
+        assert stream.readline() == b"Click::ControlSocket/1.3\r\n"
+        stream.write(b"READ core/rt_HID.count\r\nquit\r\n")
+        stream.flush()
+        text = stream.read()
+        assert text.startswith(b"200 ") and b"DATA 1\r\n1" in text

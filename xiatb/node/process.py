@@ -17,6 +17,7 @@ from xiatb.click.packet import Packet
 from xiatb.identity.keys import KeyPair
 from xiatb.node import rtnetlink
 from xiatb.node.bindings import Bindings
+from xiatb.node.click_control import ClickControl
 from xiatb.node.config import INTERNAL_APP, INTERNAL_NODE, NodeConfig
 from xiatb.node.context import NodeContext, write_log
 from xiatb.node.control import ControlServer, Session
@@ -100,6 +101,9 @@ class NodeProcess:
             self.located(XID.parse(self.config.ad), self.hid, 0, BROADCAST_MAC, mtu)
         await self.control.start()
         self._closers.append(self.control.close)
+        handlers = ClickControl(self.config.click_path, self.router)
+        await handlers.start()
+        self._closers.append(handlers.close)
         self.loop.add_reader(self._monitor.fileno(), self._links_changed)
         self.cores.start()
         for port in self.ports[1:]:

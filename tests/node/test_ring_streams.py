@@ -1,0 +1,75 @@
+"""100 MB over a bad link, and over a host that moves between ADs while it sends."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.node.minilab import Client, MiniLab, told
+from tests.node.namespaces import ip, needs_root
+
+pytestmark = [needs_root, pytest.mark.netns]
+APPS = "tests.node.apps"
+SIZE = 100 << 20
+
+
+def test_100_mb_over_a_bad_link(lab: MiniLab) -> None:
+    lab.node("r1", "router", ad="ad1")
+    for name in ("h1", "mid", "h2"):
+        lab.node(name, "host")
+    lab.link("h1", "mid", 9000)
+    lab.link("mid", "r1", 9000)
+    lab.link("h2", "r1", 9000)
+    impair = lab.app("mid", "tests.node.impair", "eth0", "eth1", "1", "0.01", "0.01", "0.02")
+    assert told(impair)["ready"]
+    for name in ("r1", "h1", "h2"):
+        lab.start(name)
+    lab.joined("h1")
+    lab.joined("h2")
+    server = lab.app("h2", APPS, "sink", "svc")
+    sender = lab.app("h1", APPS, "source", told(server)["dag"], str(SIZE), "3")
+    assert told(sender)["connected"]
+    sent, got = told(sender), told(server)
+    assert got["size"] == SIZE and got["digest"] == sent["digest"]
+    impair.send_signal(signal.SIGTERM)
+    for counts in told(impair):
+        assert counts["lost"] > 10 and counts["duplicated"] > 10 and counts["reordered"] > 10, counts
+    print(f"{SIZE * 8 / sent['seconds'] / 1e6:.0f} Mbit/s", sent["stats"])
+
+
+def switch(lab: MiniLab, client: Client, up: str, down: str) -> str:
+    """Moves h1's uplink from one router to another; returns the new address."""
+    ip("-n", lab.net["h1"], "link", "set", down, "down")
+    ip("-n", lab.net["h1"], "link", "set", up, "up")
+    return str(client.wait_event("locator")["dag"])
+
+
+def test_100_mb_while_moving_between_domains(lab: MiniLab) -> None:
+    for name, ad in (("r1", "ad1"), ("r2", "ad2")):
+        lab.node(name, "router", ad=ad)
+    for name in ("h1", "h2"):
+        lab.node(name, "host")
+    for a, b in (("h1", "r1"), ("h1", "r2"), ("r1", "r2"), ("h2", "r1")):
+        lab.link(a, b, 9000)
+    ip("-n", lab.net["h1"], "link", "set", "eth1", "down")
+    for name in ("r1", "r2", "h1", "h2"):
+        lab.start(name)
+    h1 = lab.joined("h1")
+    lab.joined("h2")
+    server = lab.app("h2", APPS, "sink", "svc")
+    # Slowed down, so that all moves fall into the transfer.
+    sender = lab.app("h1", APPS, "source", told(server)["dag"], str(SIZE), "5", str(10 << 20))
+    assert told(sender)["connected"]
+    places = []
+    for number in range(10):
+        time.sleep(0.7)
+        up, down = ("eth1", "eth0") if number % 2 == 0 else ("eth0", "eth1")
+        places.append(switch(lab, h1, up, down))
+    here, there = str(lab.locator("h1", "ad1")), str(lab.locator("h1", "ad2"))
+    assert places == [there, here] * 5
+    sent, got = told(sender), told(server)
+    assert got["size"] == SIZE and got["digest"] == sent["digest"]
+    assert sent["stats"]["moves"] == 10 and got["stats"]["migrate_accepted"] == 10
+    print(f"{sent['seconds']:.1f} s", sent["stats"])
