@@ -79,8 +79,13 @@ class ControlPlane:
         out, self._effects = self._effects, []
         return out
 
-    def link_up(self, port: int, now: float) -> None:
-        """The link of `port` is up: HELLO and beacon at once. Call for each port at start."""
+    def link_up(self, port: int, now: float, *, mtu: int | None = None) -> None:
+        """The link of `port` is up (with a new `mtu`, if given): HELLO and beacon at once.
+
+        Call for each port at start.
+        """
+        if mtu is not None:
+            self._mtu[port] = mtu
         self.routing.link_up(port, now)
         self.join.link_up(port, now, mtu=self._mtu.get(port))
         self._settle(now)

@@ -24,7 +24,7 @@ DOMAIN = b"xiatb-hello\0"
 FLAG_BYE = 1
 EVERYONE = bytes(20)
 MAX_HEARD = 32
-# Whole payload of a message: fits an XIP packet of 1500 bytes with its four address nodes.
+# Whole payload of a message: with four address nodes, FID header and XDGRAM 1476 bytes of XIP.
 MAX_PAYLOAD = 1340
 _HEAD = struct.Struct(">BBH20s")
 _HELLO = struct.Struct(">BBH20s128sQQHHQQ")
