@@ -120,6 +120,25 @@ async def datagrams(dag: str, count: str) -> None:
     tell(got=got)
 
 
+async def probe(dag: str, seconds: str) -> None:
+    """Sends a datagram each millisecond; tells how many stayed unanswered and the longest time without answer."""
+    socket = await aio.open_datagram(key_of("probe"))
+    answers: list[float] = []
+    socket.on_receive(lambda payload, source: answers.append(time.monotonic()))
+    destination = DAG.parse(dag)
+    socket.connect(destination)
+    start, sent = time.monotonic(), 0
+    tell(ready=True)
+    while (now := time.monotonic()) < start + float(seconds):
+        while sent < (now - start) * 1000:
+            socket.send(b"%016d" % sent)
+            sent += 1
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.2)
+    gaps = [after - before for before, after in zip(answers, answers[1:], strict=False)]
+    tell(sent=sent, lost=sent - len(answers), longest_gap_ms=max(gaps) * 1000)
+
+
 async def hold(name: str) -> None:
     """Binds a SID and keeps it."""
     try:

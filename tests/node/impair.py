@@ -22,7 +22,9 @@ HOLD = 0.005
 class Direction:
     """Frames from one device to the other."""
 
-    def __init__(self, source: PacketSocket, target: PacketSocket, rng: random.Random, odds: list[float]) -> None:
+    def __init__(
+        self, source: PacketSocket, target: PacketSocket, rng: random.Random, odds: list[float]
+    ) -> None:
         self.source = source
         self.target = target
         self.rng = rng

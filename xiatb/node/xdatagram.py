@@ -85,6 +85,11 @@ class XDatagram:
                     self._readers.remove(reader)
         return self._queue.popleft()
 
+    @property
+    def bound(self) -> BoundEndpoint:
+        """The bound SID beneath, for services that need its driver."""
+        return self._bound
+
     def room(self, to: DAG) -> int:
         """The largest payload that fits one datagram to `to`, bytes."""
         return self._bound.endpoint.datagram.room(to)
