@@ -35,9 +35,8 @@ def _show(found: image.Image, output: str) -> None:
         return
     click.echo(f"image      {facts['id']}  ({facts['directory']})")
     click.echo(f"kernel     {facts['kernel']}, {facts['packages']} Debian packages")
-    click.echo(
-        f"root disk  {int(str(facts['allocated_bytes'])) / 1e6:.1f} MB of {int(str(facts['disk_bytes'])) >> 20} MiB"
-    )
+    allocated, size = found.manifest["allocated_bytes"], found.manifest["disk_bytes"]
+    click.echo(f"root disk  {allocated / 1e6:.1f} MB of {size >> 20} MiB")
 
 
 _FORMS = click.Choice(["text", "json"])

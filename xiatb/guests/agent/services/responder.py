@@ -10,6 +10,7 @@ from typing import Any
 
 from xiatb.guests.agent.protocol import Message
 from xiatb.guests.agent.services.base import ServiceSpec
+from xiatb.guests.agent.services.fastecho import FlowCache
 
 
 class Responder:
@@ -19,6 +20,7 @@ class Responder:
         self._spec = spec
         self._socket: Any = None
         self._answered = 0
+        self._quick = 0
         self._bytes = 0
         self._failed = 0
 
@@ -29,10 +31,29 @@ class Responder:
 
         self._socket = await open_datagram(KeyPair.from_pem_file(self._spec.key))
         self._socket.on_receive(self._receive)
+        driver = self._socket.bound.driver
+        flows = FlowCache(driver.endpoint)
+        send = driver.send_packet
+
+        def shortcut(frame: memoryview, now: float) -> bool:
+            answer = flows.find(frame, now)
+            if answer is None:
+                flows.learn(frame, now)
+                return False
+            header, start, end, _ = answer
+            if send(header, frame[start:end]):
+                self._quick += 1
+                self._bytes += end - start
+            else:
+                self._failed += 1
+            return True
+
+        driver.shortcut = shortcut
 
     def counters(self) -> Message:
-        """Datagrams and payload bytes answered, and those that could not be."""
-        return {"answered": self._answered, "bytes": self._bytes, "failed": self._failed}
+        """Datagrams and payload bytes answered (`quick`: without the transport), and those that failed."""
+        answered = self._answered + self._quick
+        return {"answered": answered, "quick": self._quick, "bytes": self._bytes, "failed": self._failed}
 
     async def control(self, message: Message) -> Message:
         """A responder has no requests of its own."""
