@@ -55,7 +55,7 @@ class RunDirectory:
     def create(cls, lab: str, base: Path) -> RunDirectory:
         """Make `base/<lab>/<UTC time>-<id>/`; with sudo it belongs to the user who called sudo."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = base / lab / f"{stamp}-{secrets.token_hex(3)}"
+        path = base.absolute() / lab / f"{stamp}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
         return cls(path)
 

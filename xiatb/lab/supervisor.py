@@ -68,8 +68,6 @@ class Supervisor:
             self._make()
         except BaseException as error:  # noqa: BLE001  whatever it was: roll back, then say so
             return self._roll_back(error)
-        report({"event": "ready"})
-        leave_terminal()
         try:
             asyncio.run(self._serve())
         finally:
@@ -170,6 +168,8 @@ class Supervisor:
         await server.start()
         watcher = asyncio.ensure_future(operations.watch_children())
         log.info("serving on %s", self.paths.socket)
+        report({"event": "ready"})
+        leave_terminal()
         await stop.wait()
         watcher.cancel()
         await operations.close()
