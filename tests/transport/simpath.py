@@ -50,7 +50,7 @@ class Simulation:
         self.endpoints: dict[bytes, Endpoint] = {}
         self.places: dict[bytes, set[bytes]] = {}
         self.path = Path()
-        self.paths: dict[str, Path] = {}
+        self.paths: dict[bytes, Path] = {}
         self.events: list[tuple[float, int, bytes]] = []
         self.counter = 0
         self.delivered = 0
@@ -83,7 +83,8 @@ class Simulation:
         if self.tap:
             self.taps.append(packet)
         header = xip.parse(packet)
-        path = self.paths.get(header.dst().intent_hid.id.rstrip(b"\0").decode(), self.path)
+        place = header.dst().intent_hid
+        path = self.paths.get(place.id, self.path) if place is not None else self.path
         if len(packet) > path.mtu:
             self.too_long += 1
             return
@@ -134,15 +135,16 @@ class Simulation:
                     assert len(packet) <= endpoint.config.mtu, (len(packet), endpoint.config.mtu)
                     self.send(packet)
 
-    def step(self) -> bool:
-        """Go on to the next packet or timer; False when there is none."""
+    def step(self, limit: float = float("inf")) -> bool:
+        """Go on to the next packet or timer; False when there is none up to `limit`."""
         self.flush()
         at = self.events[0][0] if self.events else float("inf")
         for endpoint in self.endpoints.values():
             due = endpoint.next_deadline()
             if due is not None and due < at:
                 at = due
-        if at == float("inf"):
+        if at > limit or at == float("inf"):
+            self.now = limit if limit != float("inf") else self.now
             return False
         self.now = max(self.now, at)
         while self.events and self.events[0][0] <= self.now:
@@ -157,6 +159,6 @@ class Simulation:
         while self.now < limit:
             if callable(until) and until():
                 return True
-            if not self.step():
+            if not self.step(limit):
                 break
         return bool(callable(until) and until())

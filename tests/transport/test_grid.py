@@ -24,7 +24,9 @@ GRID = list(
         ((0.0, 0.0), (0.05, 0.01)),
     )
 )
-HEAD = "control  mtu   loss  delay reorder dup   | Mbit/s  resent timeouts recoveries undone probes duplicates"
+HEAD = (
+    "control  mtu   loss  delay reorder dup   | Mbit/s  resent timeouts recoveries undone probes duplicates"
+)
 
 
 def _label(control: str, mtu: int, loss: float, delay: float, reorder: float, duplicate: float) -> str:
@@ -32,7 +34,7 @@ def _label(control: str, mtu: int, loss: float, delay: float, reorder: float, du
 
 
 def _floor(loss: float, delay: float, mtu: int) -> float:
-    """Goodput in Mbit/s that any sane sender reaches: half of Mathis' formula, or of the line with slow start."""
+    """Mbit/s that any sane sender reaches: half of Mathis' formula, or of the line with slow start."""
     rtt = 2 * delay + 0.002
     line = SIZE * 8 / (SIZE * 8 / (RATE * 0.8) + 12 * rtt) / 1e6 * 0.6
     if not loss:
@@ -40,7 +42,9 @@ def _floor(loss: float, delay: float, mtu: int) -> float:
     return min(line, 0.5 * (mtu - 204) * 8 / (rtt * loss**0.5) / 1e6 * (0.8 if loss < 0.03 else 0.6))
 
 
-def _run(control: str, mtu: int, loss: float, delay: float, reorder: float, duplicate: float) -> tuple[str, float]:
+def _run(
+    control: str, mtu: int, loss: float, delay: float, reorder: float, duplicate: float
+) -> tuple[str, float]:
     transfer = Transfer(
         SIZE, seed=11, config={"congestion": control, "mtu": mtu}, rate=RATE, delay=delay, loss=loss,
         reorder=reorder, extra=min(0.004, delay), duplicate=duplicate, queue=200,
@@ -49,7 +53,8 @@ def _run(control: str, mtu: int, loss: float, delay: float, reorder: float, dupl
     assert transfer.peer is not None
     row = (
         f"{_label(control, mtu, loss, delay, reorder, duplicate)} | {transfer.goodput / 1e6:6.2f} "
-        f"{stats['retransmitted']:7d} {stats['timeouts']:8d} {stats['fast_recoveries']:10d} {stats['undone']:6d} "
+        f"{stats['retransmitted']:7d} {stats['timeouts']:8d} "
+        f"{stats['fast_recoveries']:10d} {stats['undone']:6d} "
         f"{stats['tail_probes']:6d} {transfer.peer.stats()['duplicates']:10d}"
     )
     return row, transfer.goodput / 1e6

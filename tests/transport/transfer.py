@@ -76,8 +76,14 @@ def connected(sim: Simulation, a: Endpoint, b: Endpoint) -> tuple[Stream, Stream
     return stream, peer
 
 
-def pair(seed: int = 1, config: dict[str, Any] | None = None, **path: Any) -> tuple[Simulation, Endpoint, Endpoint]:
+def pair(
+    seed: int = 1, config: dict[str, Any] | None = None, **path: Any
+) -> tuple[Simulation, Endpoint, Endpoint]:
     """A simulation with endpoints at the places a and b."""
     sim = Simulation(seed)
     sim.path = Path(**path)
-    return sim, sim.add(1, "a", StreamConfig(**(config or {}))), sim.add(2, "b", StreamConfig(**(config or {})))
+    return (
+        sim,
+        sim.add(1, "a", StreamConfig(**(config or {}))),
+        sim.add(2, "b", StreamConfig(**(config or {}))),
+    )

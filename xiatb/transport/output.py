@@ -327,7 +327,7 @@ class OutputSide(Connection):
                 return
             self._rtt.back_off()
             self._urgent.append(self._syn(now))
-            self._state_at = now + self._rtt.rto
+            self._state_at = min(now + self._rtt.rto, self.opened_at + self.config.connect_timeout)
         elif self.state is State.TIME_WAIT:
             self._finish(None)
         else:
