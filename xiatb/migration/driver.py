@@ -94,6 +94,10 @@ class Driver:
         """libvirt's statistics of the running job; empty when there is none."""
         return await self._thread(self._job_stats, name)
 
+    async def set_downtime_limit(self, name: str, milliseconds: int) -> None:
+        """Tell QEMU how long the guest may be stopped; nothing happens when no migration runs."""
+        await self._thread(self._set_downtime_limit, name, milliseconds)
+
     async def destroy(self, name: str) -> None:
         """End the guest here and forget its definition; nothing happens when it is not here."""
         await self._thread(self._destroy, name)
@@ -201,6 +205,12 @@ class Driver:
         except libvirt.libvirtError:
             return {}
         return stats
+
+    def _set_downtime_limit(self, name: str, milliseconds: int) -> None:
+        dom = self._lookup(name)
+        if dom is not None:
+            with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
+                dom.migrateSetMaxDowntime(milliseconds)
 
     def _destroy(self, name: str) -> None:
         dom = self._lookup(name)

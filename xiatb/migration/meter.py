@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-SLACK_S = 0.030
+SLACK_S = 0.015
 FLOOR = 128 * 1024
 CEILING = 8 * 1024 * 1024
 _SAMPLE_S = 0.1

@@ -16,6 +16,7 @@ from xiatb.migration.driver import Driver, DriverError, GuestEvent
 from xiatb.migration.hosting import remove_disks
 from xiatb.migration.messages import Channel, Progress, Request
 from xiatb.migration.nodeaccess import NodeAccess
+from xiatb.migration.policy import DowntimeLimit
 from xiatb.migration.progress import ProgressBoard
 from xiatb.migration.qemustream import QemuStream
 from xiatb.migration.shell import JobShell, log
@@ -48,6 +49,7 @@ class SourceJob(JobShell):
         self.request = request
         self.stream = QemuStream()
         self.passes: list[dict[str, int]] = []
+        self.states: list[dict[str, Any]] = []
         self._dial = dial
         self._driver = driver
         self._node = node
@@ -55,6 +57,8 @@ class SourceJob(JobShell):
         self._emit = emit
         self._channels: SourceChannels | None = None
         self._board = ProgressBoard()
+        self._limit = DowntimeLimit()
+        self.limits: list[dict[str, int]] = []
         self._t_request = 0
         self._kept_disks: tuple[str, ...] = tuple(disk.path for disk in request.disks if request.storage)
 
@@ -71,6 +75,8 @@ class SourceJob(JobShell):
             self.machine.on_stopped(event.t, now)
         elif event.kind == "RESUME":
             self.machine.on_resumed_here(now)
+        elif event.kind == "MIGRATION":
+            self.states.append({"status": str(event.data.get("status", "")), "t_ns": event.t})
         elif event.kind == "MIGRATION_PASS":
             number = int(event.data.get("pass", 0))
             self.passes.append({"pass": number, "start_ns": event.t})
@@ -158,6 +164,7 @@ class SourceJob(JobShell):
             await asyncio.sleep(POLL_S)
             if self.machine.state not in ("transfer", "switchover", "cancelling") or self._channels is None:
                 continue
+            await self._steer()
             stats = await self._driver.job_stats(self.request.guest)
             event = self._board.update(stats, self._channels.relays, len(self.passes), time.monotonic())
             self._emit(event)
@@ -169,6 +176,15 @@ class SourceJob(JobShell):
                         transferred=event["transferred"], remaining=event["remaining"], rate=event["rate"],
                     )
                 )  # fmt: skip
+
+    async def _steer(self) -> None:
+        """Set QEMU's downtime limit as the policy wants it, once memory is being copied."""
+        if self._board.phase != "precopy" or self.machine.t_stop:
+            return
+        limit = self._limit.next(len(self.passes), time.monotonic())
+        if limit is not None:
+            await self._driver.set_downtime_limit(self.request.guest, limit)
+            self.limits.append({"ms": limit, "t_ns": time.monotonic_ns()})
 
     def result(self) -> dict[str, Any]:
         """Everything measured, for the CLI and result.json. Times are monotonic nanoseconds, 0 when
@@ -192,6 +208,8 @@ class SourceJob(JobShell):
             "locator": machine.locator,
             "passes": self.passes,
             "phases": self.phases,
+            "qemu_states": self.states,
+            "downtime_limits": self.limits,
             "bytes_qemu": {kind: channels.get(kind, {}).get("sent", 0) for kind in ("rpc", "ram", "nbd")},
             "channels": channels,
             "pages": self.stream.as_dict(),
