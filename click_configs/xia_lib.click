@@ -49,7 +49,7 @@ elementclass XIALineCard { $dev, $num, $mtu |
     type[2] -> Paint($num) -> join :: ToHost(join);
     type[3] -> other :: Discard;                    // neither XIP, XARP nor XJOIN
 
-    queue :: Queue(1000) -> ToDevice($dev);
+    queue :: Queue(1000) -> device :: ToDevice($dev);
     op[0] -> ask :: Tee(2) -> xarpr :: XARPResponder($dev) -> queue;
     ask[1] -> [1] xarpq;                            // who asks us is a neighbour too
     op[1]  -> [1] xarpq;
@@ -67,7 +67,7 @@ elementclass XIAInternalCard { $dev, $num, $mtu |
     type[0] -> check :: CheckXIAHeader -> Paint($num) -> output;
     type[1] -> other :: Discard;
 
-    queue :: Queue(1000) -> ToDevice($dev);
+    queue :: Queue(1000) -> device :: ToDevice($dev);
     input -> mtu :: CheckXIAMTU($mtu) -> XIAEtherEncap($dev) -> queue;
     mtu[1] -> [1] output;
 

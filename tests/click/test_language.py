@@ -1,10 +1,12 @@
 """The Click language: what is accepted, what it expands to, and what is said about errors."""
+# ruff: noqa: E501
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
 from xiatb.click.errors import ClickFileError
 from xiatb.click.graph import Router, flatten_text
 
@@ -26,9 +28,7 @@ def errors(text: str) -> list[str]:
 
 
 def test_declarations_chains_and_ports() -> None:
-    elements, wires = flat(
-        "a, b :: Queue(5); Idle -> a -> [1] t :: Foo; t [2] -> b [0] -> [3] t;".replace("Foo", "Tee")
-    )
+    elements, wires = flat("a, b :: Queue(5); Idle -> a -> [1] t :: Tee; t [2] -> b [0] -> [3] t;")
     assert elements == {"a": "Queue(5)", "b": "Queue(5)", "Idle@3": "Idle", "t": "Tee"}
     assert wires == {("Idle@3", 0, "a", 0), ("a", 0, "t", 1), ("t", 2, "b", 0), ("b", 0, "t", 3)}
 

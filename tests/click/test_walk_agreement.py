@@ -73,7 +73,7 @@ class World:
 
 
 def random_packet(rng: random.Random, keys: list[bytes]) -> bytes:
-    """A packet with random edges: mostly sensible, often unused, out of range, visited or going in circles."""
+    """A packet with random edges: mostly sensible, some unused, out of range, visited or circular."""
     dnode = rng.choice([1, 2, 3, 3, 4, 5, 8, 20])
     nodes = bytearray()
     for index in range(dnode):

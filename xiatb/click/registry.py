@@ -34,11 +34,11 @@ def find(name: str) -> type[Element] | None:
     return cls if isinstance(cls, type) and issubclass(cls, Element) else None
 
 
-def all_classes() -> dict[str, type[Element]]:
-    """Every element class there is, by name, sorted."""
+def all_classes(registered: bool = True) -> dict[str, type[Element]]:
+    """Every element class there is, by name, sorted; without those of `register` when so wanted."""
     from xiatb.click import elements
 
-    found = dict(_extra)
+    found = dict(_extra) if registered else {}
     for info in pkgutil.iter_modules(elements.__path__):
         module = importlib.import_module(f"xiatb.click.elements.{info.name}")
         for value in vars(module).values():
