@@ -284,3 +284,17 @@ def test_address_of_another_sid_is_refused() -> None:
     _, a, b = pair()
     with pytest.raises(TransportError):
         type(a)(None, a.sid, b.local)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_timestamps_of_both_ends_are_one_clock_from_the_first_segment_on(seed: int) -> None:
+    """Whatever random offsets were drawn, no side takes the other's first data for an old duplicate."""
+    sim, a, b = pair(seed=seed, delay=0.01)
+    stream, peer = connected(sim, a, b)
+    for sender, receiver in ((peer, stream), (stream, peer)):
+        sender.write(bytes(20_000))
+        assert sim.run(0.2, lambda end=receiver: end.readable == 20_000)
+        sim.run(0.1)
+        assert sender.stats()["srtt"] == pytest.approx(0.02, abs=0.01)
+        assert sender.stats()["retransmitted"] == 0
+    assert stream.counters["dropped"] == peer.counters["dropped"] == 0

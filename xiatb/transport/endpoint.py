@@ -215,7 +215,7 @@ class Endpoint:
         self._handshakes.drop(peer)
         stream = Stream(self.config, self._key, self.local, half.remote, self.rng, now)
         stamp = header.options.timestamp
-        stream.take_over(half.iss, half.irs, half.options, stamp[0] if stamp else 0, header.win, now)
+        stream.take_over(half, stamp[0] if stamp else 0, header.win, now)
         self._adopt(peer, stream)
         self._accepted.append(stream)
         self.stats["accepted"] += 1

@@ -22,16 +22,16 @@ _TRIES = 5
 class HalfOpen:
     """One SYN that was answered and not confirmed."""
 
-    __slots__ = ("interval", "irs", "iss", "options", "remote", "resend_at", "tries", "win")
+    __slots__ = ("interval", "irs", "iss", "options", "remote", "resend_at", "stamp_offset", "tries")
 
     def __init__(
-        self, remote: DAG, iss: int, header: xstream.Header, resend_at: float, interval: float
+        self, remote: DAG, rng: random.Random, header: xstream.Header, resend_at: float, interval: float
     ) -> None:
         self.remote = remote
-        self.iss = iss
+        self.iss = rng.getrandbits(32)
+        self.stamp_offset = rng.getrandbits(32)
         self.irs = header.seq
         self.options = header.options
-        self.win = header.win
         self.resend_at = resend_at
         self.interval = interval
         self.tries = 1
@@ -70,7 +70,7 @@ class Handshakes:
             half.options = header.options
         else:
             interval = self._config.initial_rto
-            half = HalfOpen(remote, self._rng.getrandbits(32), header, now + interval, interval)
+            half = HalfOpen(remote, self._rng, header, now + interval, interval)
             self._pending.pop(peer, None)
             self._pending[peer] = half
             if len(self._pending) > self._config.syn_backlog:
@@ -95,7 +95,7 @@ class Handshakes:
             options.wscale = scale_for(config.recv_buffer)
         options.sack_permitted = asked.sack_permitted
         if asked.timestamp is not None:
-            options.timestamp = (int(now * 1e6) & MASK, asked.timestamp[0])
+            options.timestamp = ((int(now * 1e6) + half.stamp_offset) & MASK, asked.timestamp[0])
         window = min(config.recv_buffer, 0xFFFF)
         body = xstream.pack(SYN | ACK, half.iss, (half.irs + 1) & MASK, window, options)
         template = HeaderTemplate(local, half.remote)

@@ -14,9 +14,9 @@ from xiatb.identity.keys import KeyPair
 from xiatb.transport.config import MAX_MTU, MIN_MTU, StreamConfig
 from xiatb.transport.connection import MASK, State, fits
 from xiatb.transport.errors import AbortedError, ClosedForWritingError, NotConnectedError, UnreachableError
+from xiatb.transport.handshake import HalfOpen
 from xiatb.transport.input import InputSide
 from xiatb.transport.packets import HeaderTemplate
-from xiatb.wire import xstream
 from xiatb.wire.dag import DAG
 
 __all__ = ["State", "Stream", "StreamConfig"]
@@ -47,17 +47,16 @@ class Stream(InputSide):
         stream._state_at = now + stream._rtt.rto
         return stream
 
-    def take_over(
-        self, iss: int, irs: int, options: xstream.Options, stamp: int, win: int, now: float
-    ) -> None:
-        """Become the listener's end of a finished handshake: both initial sequence numbers, the peer's
-        SYN options, its newest timestamp, and the (scaled) window of its ACK."""
-        self.iss = iss
-        self.irs = irs
-        self.set_peer_options(options)
+    def take_over(self, half: HalfOpen, stamp: int, win: int, now: float) -> None:
+        """Become the listener's end of a handshake that the peer's ACK completed.
+
+        `stamp` is the newest timestamp of the peer, `win` the window field of its ACK.  The clock of
+        our timestamps must go on as the SYN-ACK began it: the peer compares them (RFC 7323 5).
+        """
+        self.iss, self.irs = half.iss, half.irs
+        self._stamp_offset = half.stamp_offset
+        self.set_peer_options(half.options)
         self._ts_recent = stamp
-        # The SYN ACK carried the plain clock; another offset now would look like old segments (RFC 7323 5).
-        self._stamp_offset = 0
         self._offered = 1 + min(self.config.recv_buffer, 0xFFFF)
         self._last_ack_sent = 1
         self._established(win << self._snd_scale, now)
