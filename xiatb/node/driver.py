@@ -22,6 +22,7 @@ from xiatb.transport.endpoint import Endpoint
 from xiatb.wire.xid import XID
 from xiatb.wire.xip import ETH_P_XIP
 
+_LINGER_STEP = 0.003
 SOCKET_BUFFER = 4 << 20
 """Receive buffer of one socket: more than the largest window offered, in kernel memory."""
 
@@ -58,6 +59,9 @@ class EndpointDriver:
         self.shortcut: Callable[[memoryview, float], bool] | None = None
         """Sees every frame before the endpoint; True: the frame is dealt with. For services that answer
         known packets without a transport (the 1 kHz responder in a slow guest)."""
+        self.linger = 0.0
+        """Seconds for which a wake-up waits for more frames before it returns to the loop, as long as they
+        keep coming and the shortcut deals with all of them: a turn of the loop costs more than a frame."""
         self._open(locator)
         self._ticket = stack.attach(self._relocated, self._lost)
 
@@ -75,15 +79,20 @@ class EndpointDriver:
     # ---- input ------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        self._now = time.monotonic()
-        try:
-            self._socket.drain(self._frame, DRAIN_BUDGET)
-        except OSError as error:
-            self._lost(ControlError("ENETDOWN", f"{self._socket.ifname}: {error}"))
-            return
-        if self._fed:
-            self._fed = False
-            self.pump()
+        end = time.monotonic() + self.linger
+        while not self._closed:
+            self._now = time.monotonic()
+            try:
+                self._socket.drain(self._frame, DRAIN_BUDGET)
+            except OSError as error:
+                self._lost(ControlError("ENETDOWN", f"{self._socket.ifname}: {error}"))
+                return
+            if self._fed:
+                self._fed = False
+                self.pump()
+                return
+            if self._now >= end or not self._socket.wait(_LINGER_STEP):
+                return
 
     def _frame(self, frame: memoryview) -> None:
         if self.shortcut is not None and self.shortcut(frame, self._now):

@@ -11,6 +11,7 @@ tc-bpf program on the ingress took, so a fast path below needs no change here.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ def _set_buffer(sock: socket.socket, forced: int, plain: int, size: int) -> None
 class PacketSocket:
     """A non-blocking packet socket. Counters: rx, tx, tx_dropped, rx_down (times the link went down)."""
 
-    __slots__ = ("_socket", "ifname", "rx", "rx_down", "tx", "tx_dropped")
+    __slots__ = ("_poll", "_socket", "ifname", "rx", "rx_down", "tx", "tx_dropped")
 
     def __init__(
         self,
@@ -76,6 +77,8 @@ class PacketSocket:
             if program is not None:
                 sid_filter.attach(self._socket, program)
             self._socket.bind((ifname, ethertype))
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
         except OSError as error:
             self._socket.close()
             raise DeviceError(f"packet socket on {ifname}: {error}") from error
@@ -109,6 +112,10 @@ class PacketSocket:
             receive(_view[:size])
         self.rx += count
         return count
+
+    def wait(self, seconds: float) -> bool:
+        """Blocks until a frame waits, `seconds` at most; whether one does."""
+        return bool(self._poll.poll(seconds * 1000))
 
     def send(self, frame: bytes | bytearray | memoryview) -> bool:
         """Sends one whole Ethernet frame; False when it was dropped (queue full, link down, too long)."""

@@ -12,6 +12,9 @@ from xiatb.guests.agent.protocol import Message
 from xiatb.guests.agent.services.base import ServiceSpec
 from xiatb.guests.agent.services.fastecho import FlowCache
 
+LINGER = 0.05
+"""Longest stay away from the event loop (s): the agent's questions wait that long at most."""
+
 
 class Responder:
     """The service object; binds the SID of its key as a datagram socket."""
@@ -49,6 +52,7 @@ class Responder:
             return True
 
         driver.shortcut = shortcut
+        driver.linger = LINGER
 
     def counters(self) -> Message:
         """Datagrams and payload bytes answered (`quick`: without the transport), and those that failed."""
