@@ -34,7 +34,9 @@ def test_jitter_stays_within_bounds_and_spreads() -> None:
 
 def test_shares_are_met_and_reproducible() -> None:
     def run(seed: int) -> dict[str, int]:
-        queue = DelayQueue(Impairment(delay=MS, loss=10_000, duplicate=20_000, reorder=50_000), random.Random(seed))
+        queue = DelayQueue(
+            Impairment(delay=MS, loss=10_000, duplicate=20_000, reorder=50_000), random.Random(seed)
+        )
         for number in range(100_000):
             queue.push(b"frame", number)
             if number % 100 == 0:

@@ -10,6 +10,7 @@ from xiatb.cli.labs import choose_lab
 from xiatb.cli.output import output_option, print_json, print_table, short_xid
 from xiatb.errors import LabStateError
 from xiatb.lab.client import LabClient
+from xiatb.lab.paths import LabPaths
 from xiatb.lab.status import lab_status
 from xiatb.lab.units import show_duration, show_rate, show_share
 
@@ -23,18 +24,22 @@ def command(lab: str | None, option: str | None, output: str) -> None:
 
     Ends with 1 when the lab is degraded or its supervisor is dead.
     """
-    paths = choose_lab(lab or option)
-    try:
-        with LabClient(paths.lab) as client:
-            status = client.request("status", timeout=30)
-    except LabStateError:
-        status = lab_status(paths)
+    status = current_status(choose_lab(lab or option))
     if output == "json":
         print_json(status)
     else:
         print_status(status)
     if status["status"] in ("degraded", "dead"):
         raise click.exceptions.Exit(1)
+
+
+def current_status(paths: LabPaths) -> dict[str, Any]:
+    """From the supervisor, which knows about guests; without it, when it does not answer, from the files."""
+    try:
+        with LabClient(paths.lab) as client:
+            return client.request("status", timeout=30)
+    except LabStateError:
+        return lab_status(paths)
 
 
 def print_status(status: dict[str, Any]) -> None:

@@ -11,12 +11,11 @@ import click
 from xiatb.cli.labs import require_root
 from xiatb.cli.output import output_option, print_json
 from xiatb.cli.progress import UpProgress
-from xiatb.cli.status import print_status
+from xiatb.cli.status import current_status, print_status
 from xiatb.cli.supervise import extensions
 from xiatb.cli.topology import read_plan, topology_options
 from xiatb.lab import doctor, launch
 from xiatb.lab.paths import LabPaths
-from xiatb.lab.status import lab_status
 
 
 @click.command()
@@ -34,8 +33,9 @@ def command(file: Path | None, lab: str | None, seed: int | None, quiet: bool, o
     doctor.require(plan, extensions(plan)[0])
     with UpProgress(plan.lab, quiet=quiet or output == "json") as progress:
         launch.start(plan, launch.supervise_command(), progress.event)
+    status = current_status(LabPaths(plan.lab))
     if output == "json":
-        print_json(lab_status(LabPaths(plan.lab)))
+        print_json(status)
     elif not quiet:
-        print_status(lab_status(LabPaths(plan.lab)))
+        print_status(status)
         click.echo(f"lab {plan.lab} is up ({time.monotonic() - begin:.1f} s)")

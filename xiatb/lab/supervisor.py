@@ -170,6 +170,8 @@ class Supervisor:
         log.info("serving on %s", self.paths.socket)
         report({"event": "ready"})
         leave_terminal()
+        report({"event": "ready"})
+        leave_terminal()
         await stop.wait()
         watcher.cancel()
         await operations.close()
@@ -206,15 +208,14 @@ class Supervisor:
         message, hint, code = known.message, known.hint, known.exit_code
         trace = "" if known is error else "".join(traceback.format_exception(error))
         try:
-            self._take_down(_say)
+            self._take_down(_mutter)
             if self.paths.journal.exists():
-                teardown(self.paths, _say)
+                teardown(self.paths, _mutter)
             remove_root(self.paths)
         except XiatbError as trouble:
             message += f" (and rolling back: {trouble})"
             hint = hint or f"xiatb down {self.plan.lab}"
         report({"event": "failed", "message": message, "hint": hint, "exit_code": code, "trace": trace})
-        sys.stdout.flush()
         os._exit(code)  # threads that wait for a process just killed must not keep us
 
 
@@ -276,17 +277,25 @@ def in_parallel(start: Callable[[str], None], names: Sequence[str]) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def report(event: dict[str, Any]) -> None:
-    """One JSON line to `xiatb up`. When it is gone we are interrupted."""
+def report(event: dict[str, Any]) -> bool:
+    """One JSON line to `xiatb up`; False when that is gone."""
     try:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError) as error:
-        if event["event"] in ("step", "progress"):
-            raise InterruptedByUserError("xiatb up went away; what was made has been removed") from error
+        data = json.dumps(event).encode() + b"\n"
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError:
+        return False
+    return True
 
 
 def _say(message: str) -> None:
+    """Progress while the lab is being made; without anyone to tell it to, the lab is not wanted any more."""
+    if not report({"event": "progress", "message": message}):
+        raise InterruptedByUserError("xiatb up went away; what was made has been removed")
+
+
+def _mutter(message: str) -> None:
+    """Progress while rolling back, to whoever may still be there."""
     report({"event": "progress", "message": message})
 
 

@@ -70,10 +70,11 @@ def queue(value: object) -> int:
 
 
 def show_duration(nanoseconds: int) -> str:
-    """Shortest text that `duration` reads back as the same number."""
+    """Short text that `duration` reads back as the same number."""
     for unit in ("s", "ms", "us"):
-        if nanoseconds % DURATIONS[unit] == 0:
-            return f"{nanoseconds // DURATIONS[unit]}{unit}"
+        text = f"{nanoseconds / DURATIONS[unit]:g}{unit}"
+        if nanoseconds >= DURATIONS[unit] and "e" not in text and any_duration(text) == nanoseconds:
+            return text
     return f"{nanoseconds}ns"
 
 
