@@ -214,13 +214,6 @@ class Router:
             return "\n".join(f"{handler}\tr" for handler in GLOBAL_HANDLERS)
         raise HandlerError(f"no global read handler '{name}'", 511)
 
-    def python(self, name: str, cls: type[Any]) -> Any:
-        """The element of that name, which must be of class `cls`; raises HandlerError otherwise."""
-        element = self.elements.get(name)
-        if not isinstance(element, cls):
-            raise HandlerError(f"there is no {cls.__name__} named '{name}'", 510)
-        return element
-
 
 GLOBAL_HANDLERS = ("version", "list", "classes", "config", "flatconfig", "requirements", "handlers")
 
