@@ -99,18 +99,30 @@ class Hypervisor:
         log = (self.base / f"{self.name}.{what}.log").open("ab")
         self._processes.append(
             subprocess.Popen(
-                self.enter(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=fds,
-                env={**os.environ, **(env or {})}, start_new_session=True,
+                self.enter(*argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=fds,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
             )
-        )  # fmt: skip
+        )
 
     def start_daemon(self, peers: list[Hypervisor]) -> None:
+        self._peers = peers
         pem = self.base / f"{self.name}.pem"
-        self.key.save(pem)
+        self.key.save(pem, overwrite=True)
         config = DaemonConfig(
-            lab="t", host=self.name, key=pem, state_dir=self.base, socket=self.socket, carrier="unix",
-            listen=str(self.carrier), peers={p.name: Peer(p.name, p.sid, str(p.carrier)) for p in peers},
-        )  # fmt: skip
+            lab="t",
+            host=self.name,
+            key=pem,
+            state_dir=self.base / self.name,
+            socket=self.socket,
+            carrier="unix",
+            listen=str(self.carrier),
+            peers={p.name: Peer(p.name, p.sid, str(p.carrier)) for p in peers},
+        )
         path = self.base / f"{self.name}.json"
         path.write_text(json.dumps(config.to_json()))
         reader, writer = os.pipe()
@@ -122,6 +134,9 @@ class Hypervisor:
             line = json.loads(ready.readline() or '{"ready": false}')
         if not line["ready"]:
             raise RuntimeError(f"{line} {self.log('migrated')}")
+
+    def restart_daemon(self) -> None:
+        self.start_daemon(self._peers)
 
     def log(self, what: str) -> str:
         return (self.base / f"{self.name}.{what}.log").read_text()
@@ -140,6 +155,19 @@ class Hypervisor:
         self.virsh("define", "/run/guest.xml")
         self.virsh("start", name)
         return disk
+
+    def define_only(self, name: str) -> None:
+        """A guest of that name that does not run."""
+        disk = f"/var/lib/libvirt/images/{name}.qcow2"
+        self.write("/run/guest.xml", XML.format(name=name, uuid=uuid.uuid4(), mib=16, disk=disk))
+        self.virsh("define", "/run/guest.xml")
+
+    def forget(self, name: str) -> None:
+        """End and remove a guest and its disk, if they are here."""
+        self.virsh("destroy", name, check=False)
+        self.virsh("undefine", name, check=False)
+        self.run("rm", "-f", f"/var/lib/libvirt/images/{name}.qcow2", "/var/log/libvirt/serial")
+        (self.base / f"{name}.raw").unlink(missing_ok=True)
 
     def serial(self) -> list[int]:
         path = Path(f"/proc/{self.holder}/root/var/log/libvirt/serial")
@@ -183,7 +211,8 @@ async def ask(socket: Path, on_event: Any = None, **request: Any) -> dict[str, A
         while line := await reader.readline():
             message = json.loads(line)
             if "ok" in message:
-                return message
+                answer: dict[str, Any] = message
+                return answer
             if on_event is not None:
                 on_event(message)
     finally:

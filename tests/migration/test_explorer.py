@@ -247,9 +247,14 @@ def explore(world: World) -> int:
 
 @pytest.mark.parametrize(
     "limits",
-    [{"cancels": 0, "cuts": 0, "faults": 0}, {"cancels": 1, "cuts": 0, "faults": 1}, {"cancels": 0, "cuts": 1, "faults": 1},
-     {"cancels": 1, "cuts": 1, "faults": 0}, {"cancels": 1, "cuts": 1, "faults": 1}],
+    [
+        {"cancels": 0, "cuts": 0, "faults": 0},
+        {"cancels": 1, "cuts": 0, "faults": 1},
+        {"cancels": 0, "cuts": 1, "faults": 1},
+        {"cancels": 1, "cuts": 1, "faults": 0},
+        {"cancels": 1, "cuts": 1, "faults": 1},
+    ],
     ids=["quiet", "cancel+fault", "cut+fault", "cancel+cut", "all"],
-)  # fmt: skip
+)
 def test_guest_runs_exactly_once_in_every_interleaving(limits: dict[str, int]) -> None:
     assert explore(start(**limits)) > 20

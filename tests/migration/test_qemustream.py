@@ -28,11 +28,23 @@ def name(text: bytes) -> bytes:
 
 def configuration() -> bytes:
     return (
-        b"\x07" + u32(10) + b"pc-q35-7.2"
-        + b"\x05" + name(b"configuration/capabilities") + u32(1) + u32(2) + name(b"events") + name(b"return-path")
-        + b"\x05" + name(b"configuration/target-page-bits") + u32(1) + u32(12)
-        + b"\x08\x00\x01\x00\x00" + b"\x08\x00\x02\x00\x04" + u32(1)
-    )  # fmt: skip
+        b"\x07"
+        + u32(10)
+        + b"pc-q35-7.2"
+        + b"\x05"
+        + name(b"configuration/capabilities")
+        + u32(1)
+        + u32(2)
+        + name(b"events")
+        + name(b"return-path")
+        + b"\x05"
+        + name(b"configuration/target-page-bits")
+        + u32(1)
+        + u32(12)
+        + b"\x08\x00\x01\x00\x00"
+        + b"\x08\x00\x02\x00\x04"
+        + u32(1)
+    )
 
 
 def page(addr: int, kind: str, block: bytes = b"") -> bytes:
@@ -54,9 +66,14 @@ def stream() -> bytes:
     second = page(0x0, "zero", b"pc.bios") + page(0x1000, "normal")
     again = page(0x1000, "normal", RAM) + page(0x3000, "xbzrle")
     return (
-        HEAD + configuration() + section(1, b"") + section(2, first) + section(2, second) + section(3, again)
+        HEAD
+        + configuration()
+        + section(1, b"")
+        + section(2, first)
+        + section(2, second)
+        + section(3, again)
         + b"\x04device state of unknown length\x00\x06"
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 4096, 1 << 20])
@@ -97,10 +114,17 @@ def test_a_pass_without_pages_is_empty() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"GET / HTTP/1.0\r\n\r\n", HEAD + b"\x09", HEAD + b"\x01" + u32(1) + name(b"dirty-bitmap") + bytes(8),
-     HEAD + b"\x02" + u32(7), HEAD + section(1, page(0, "normal", b"unknown")), HEAD + section(1, u64(0x800)),
-     HEAD + b"\x07" + u32(1 << 30), HEAD + section(1, page(0, "normal"))],
-)  # fmt: skip
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        HEAD + b"\x09",
+        HEAD + b"\x01" + u32(1) + name(b"dirty-bitmap") + bytes(8),
+        HEAD + b"\x02" + u32(7),
+        HEAD + section(1, page(0, "normal", b"unknown")),
+        HEAD + section(1, u64(0x800)),
+        HEAD + b"\x07" + u32(1 << 30),
+        HEAD + section(1, page(0, "normal")),
+    ],
+)
 def test_unknown_things_switch_it_off(data: bytes) -> None:
     watched = QemuStream(lambda: 0)
     watched.feed(data)

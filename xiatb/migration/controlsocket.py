@@ -1,7 +1,8 @@
 """The daemon's UNIX socket nodes/<hv>/migrated.sock: JSON lines, as on a node's control socket.
 
 Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
-"result"|"error"}`. Ops: migrate {guest, to, storage}, cancel {guest}, status {}, states {guests}.
+"result"|"error"}`. Ops: migrate {guest, to, storage, bandwidth (MiB/s, 0: none)}, cancel {guest}, status
+{}, states {guests}.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from xiatb.node.control_protocol import (
     encode,
     failed,
     field,
+    number,
 )
 
 log = logging.getLogger("xiatb.migration")
@@ -64,15 +66,15 @@ class DaemonSocket:
         # Migrations that the client asked for go on: a broken client must not break them.
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        number: object = None
+        request_id: object = None
 
         def say(message: Json) -> None:
             if not writer.is_closing():
-                writer.write(encode({"id": number, **message}))
+                writer.write(encode({"id": request_id, **message}))
 
         try:
             request = decode(line)
-            number = request.get("id")
+            request_id = request.get("id")
             say({"ok": True, "result": await self._serve(request, say)})
         except XiatbError as error:
             code = error.code if isinstance(error, (ControlError, MigrationError)) else type(error).__name__
@@ -91,6 +93,7 @@ class DaemonSocket:
                 field(request, "to", str),
                 storage=field(request, "storage", bool, False),
                 emit=say,
+                bandwidth=int(number(request, "bandwidth", 0, 0, 1 << 20)),
             )
         if op == "cancel":
             return {"cancelled": self._service.cancel(field(request, "guest", str))}

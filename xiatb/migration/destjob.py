@@ -12,11 +12,12 @@ from xiatb.migration import params
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
-from xiatb.migration.driver import Driver, DriverError, GuestEvent, HostFacts
+from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
+from xiatb.migration.ledger import Entry
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
-from xiatb.migration.nodeaccess import NodeAccess
 from xiatb.migration.shell import JobShell, log
+from xiatb.migration.station import Station
 from xiatb.migration.tokens import ChannelOpen, TokenBook
 from xiatb.migration.wirestream import Wire
 
@@ -29,19 +30,14 @@ class DestinationJob(JobShell):
 
     machine: DestinationMachine
 
-    def __init__(
-        self, link: ControlLink, driver: Driver, node: NodeAccess, host: HostFacts, own: Capabilities,
-        runtime: Path, libvirt_socket: Path, busy: set[str],
-    ) -> None:  # fmt: skip
+    def __init__(self, link: ControlLink, station: Station, own: Capabilities) -> None:
         super().__init__(DestinationMachine(), link, "job (in)")
         self.relays = RelaySet()
-        self._driver = driver
-        self._node = node
-        self._host = host
+        self._station = station
+        self._driver = station.driver
+        self._node = station.node
+        self._runtime = station.config.runtime
         self._own = own
-        self._runtime = runtime
-        self._libvirt_socket = libvirt_socket
-        self._busy = busy
         self._book: TokenBook | None = None
         self._made: list[Disk] = []
         self._holds = False
@@ -108,7 +104,8 @@ class DestinationJob(JobShell):
         ok = self.outcome is not None and self.outcome.ok
         await self.relays.end(3.0 if ok else 0.0)
         if self._holds:
-            self._busy.discard(self.guest)
+            self._station.busy.discard(self.guest)
+            self._station.ledger.close(self.job)
 
     def _joined(self, locator: str, t: int) -> None:
         self.machine.on_joined(locator, t, time.monotonic())
@@ -116,7 +113,7 @@ class DestinationJob(JobShell):
 
     def _local(self, kind: str) -> Path:
         if kind == "rpc":
-            return self._libvirt_socket
+            return self._station.config.libvirt_socket
         return (params.ram_socket if kind == "ram" else params.disk_socket)(self._runtime, self.job)
 
     async def _prepare(self, request: Request) -> None:
@@ -135,13 +132,18 @@ class DestinationJob(JobShell):
         self.step()
 
     async def _make_room(self, request: Request) -> tuple[Channel, ...]:
-        if request.guest in self._busy:
+        if request.guest in self._station.busy:
             raise RefusedError("busy", f"{request.guest} is already being moved to or from {self._own.host}")
         peer = self.machine.peer
         assert peer is not None  # noqa: S101 - the machine takes a request only after capabilities
-        admit(request, peer, self._own, self._host, await self._driver.state(request.guest))
-        self._busy.add(request.guest)
+        station = self._station
+        state = await self._driver.state(request.guest)
+        admit(request, peer, self._own, station.facts, state, station.config.disks)
+        self._station.busy.add(request.guest)
         self._holds = True
+        disks = tuple(disk.path for disk in request.disks if request.storage)
+        sockets = params.all_sockets(self._runtime, request.job)[1:]
+        station.ledger.open(Entry(request.job, request.guest, disks, tuple(map(str, sockets))))
         if request.storage:
             for disk in request.disks:
                 self._made.append(disk)

@@ -47,10 +47,17 @@ def images_held(directory: Path) -> tuple[str, ...]:
     return ()
 
 
-def admit(request: Request, peer: Capabilities, own: Capabilities, host: HostFacts, guest_state: str) -> None:
+def admit(
+    request: Request,
+    peer: Capabilities,
+    own: Capabilities,
+    host: HostFacts,
+    guest_state: str,
+    disks: Path,
+) -> None:
     """Raise RefusedError when this host cannot take the guest; the text says what is missing.
 
-    `guest_state` is the driver's state of a guest of that name here.
+    `guest_state` is the driver's state of a guest of that name here; disks may lie only in directory `disks`.
     """
     if guest_state != "absent":
         raise RefusedError(
@@ -73,11 +80,13 @@ def admit(request: Request, peer: Capabilities, own: Capabilities, host: HostFac
             "no-room",
             f"the guest needs {needed >> 20} MiB of memory, {own.host} has {own.memory_free >> 20} MiB",
         )
-    _admit_disks(request, own)
+    _admit_disks(request, own, disks)
 
 
-def _admit_disks(request: Request, own: Capabilities) -> None:
+def _admit_disks(request: Request, own: Capabilities, directory: Path) -> None:
     for disk in request.disks:
+        if Path(disk.path).parent != directory:
+            raise RefusedError("unsupported", f"{own.host} takes disks only in {directory}, not {disk.path}")
         there = Path(disk.path).exists()
         if request.storage and there:
             raise RefusedError("disk-missing", f"{own.host} already has a file {disk.path}: remove it first")

@@ -29,6 +29,11 @@ def rpc_socket(directory: Path, job: str) -> Path:
     return directory / f"peer-{job}.sock"
 
 
+def all_sockets(directory: Path, job: str) -> tuple[Path, Path, Path]:
+    """Every socket that a job may make in this directory."""
+    return rpc_socket(directory, job), ram_socket(directory, job), disk_socket(directory, job)
+
+
 def destination_uri(directory: Path, job: str) -> str:
     """The destination URI for peer-to-peer migration; the scheme must say +unix (reference/migration.md
     fact 6)."""
@@ -49,12 +54,14 @@ def migration_flags(request: Request) -> int:
     return flags
 
 
-def migration_parameters(request: Request, directory: Path) -> dict[str, Any]:
-    """libvirt's typed parameters for this request."""
+def migration_parameters(request: Request, directory: Path, bandwidth: int = 0) -> dict[str, Any]:
+    """libvirt's typed parameters for this request; `bandwidth` in MiB/s, 0 for no cap."""
     parameters: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{ram_socket(directory, request.job)}"
     }
     if request.storage:
         parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{disk_socket(directory, request.job)}"
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [disk.target for disk in request.disks]
+    if bandwidth:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = bandwidth
     return parameters

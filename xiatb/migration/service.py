@@ -18,12 +18,14 @@ from xiatb.migration.channels import read_frame, refuse
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
 from xiatb.migration.destjob import DestinationJob
-from xiatb.migration.driver import Driver, GuestEvent, HostFacts
+from xiatb.migration.driver import Driver, GuestEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
 from xiatb.migration.handshake import Session
-from xiatb.migration.messages import Capabilities, Request
+from xiatb.migration.ledger import Ledger
+from xiatb.migration.messages import Request
 from xiatb.migration.nodeaccess import NodeAccess
 from xiatb.migration.sourcejob import SourceJob
+from xiatb.migration.station import Station
 from xiatb.migration.wirestream import Wire
 
 log = logging.getLogger("xiatb.migration")
@@ -50,19 +52,29 @@ class MigrationService:
         self._key = key
         self._carrier = carrier
         self._driver = Driver(config.uri, self._on_guest_event)
-        self._node = NodeAccess(config.node_control)
-        self._host: HostFacts | None = None
+        self._station: Station | None = None
         self._sources: dict[str, SourceJob] = {}
         self._incoming: set[DestinationJob] = set()
-        self._busy: set[str] = set()
         self._streams = 0
 
     async def start(self) -> None:
         """Connect to libvirtd and start to accept peers; raises HostNotAbleError, XiatbError, OSError."""
         self.config.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._driver.open()
-        self._host = await self._driver.host()
+        config = self.config
+        ledger = Ledger(config.state_dir / "migrations")
+        self._station = Station(
+            config, self._driver, NodeAccess(config.node_control), ledger, await self._driver.host()
+        )
+        await self._sweep(ledger)
         await self._carrier.serve(self._on_wire)
+
+    async def _sweep(self, ledger: Ledger) -> None:
+        """Remove what jobs of a daemon that was killed have left; a guest that did arrive keeps its disks."""
+        for entry in ledger.left():
+            state = await self._driver.state(entry.guest)
+            removed = ledger.sweep(entry, guest_here=state != "absent")
+            log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
 
     async def stop(self) -> None:
         """Cancel what runs, wait for it briefly, disconnect."""
@@ -74,6 +86,11 @@ class MigrationService:
                     await asyncio.sleep(0.05)
         await self._carrier.close()
         await self._driver.close()
+
+    @property
+    def _at(self) -> Station:
+        assert self._station is not None  # noqa: S101 - set by start, before any stream or request
+        return self._station
 
     def status(self) -> dict[str, Any]:
         """Jobs under way, for `xiatb status`."""
@@ -96,9 +113,17 @@ class MigrationService:
         return self._sources[guest].cancel("cancelled by the user")
 
     async def migrate(
-        self, guest: str, to: str, *, storage: bool, emit: Callable[[dict[str, Any]], None]
+        self,
+        guest: str,
+        to: str,
+        *,
+        storage: bool,
+        emit: Callable[[dict[str, Any]], None],
+        bandwidth: int = 0,
     ) -> dict[str, Any]:
         """Move a guest that runs here to host `to`; gives the result once it runs there.
+
+        `bandwidth` caps memory and disk transfer in MiB/s, 0 for no cap.
 
         Raises UsageError for a host that makes no sense and MigrationError when the guest was not moved.
         """
@@ -109,9 +134,9 @@ class MigrationService:
             raise MigrationError(
                 "not-running", f"guest {guest} is not running on {self.config.host} ({state})"
             )
-        if guest in self._busy:
+        if guest in self._at.busy:
             raise MigrationError("busy", f"guest {guest} is already being moved")
-        self._busy.add(guest)
+        self._at.busy.add(guest)
         try:
             request = await self._request(facts, storage)
             link = await self._dial_control(peer)
@@ -119,15 +144,14 @@ class MigrationService:
                 request,
                 link,
                 lambda: self._carrier.dial(peer),
-                self._driver,
-                self._node,
-                self.config.runtime,
+                self._at,
                 emit,
+                bandwidth,
             )
             self._sources[guest] = job
-            outcome = await job.run(await self._capabilities(facts.accel))
+            outcome = await job.run(await self._at.capabilities(facts.accel))
         finally:
-            self._busy.discard(guest)
+            self._at.busy.discard(guest)
             self._sources.pop(guest, None)
         result = {**job.result(), "from": self.config.host, "to": to, "note": outcome.reason}
         if not outcome.ok:
@@ -164,20 +188,6 @@ class MigrationService:
             raise MigrationError("lost", f"no control session with {peer.name}: {error}") from None
         return link
 
-    async def _capabilities(self, accel: str = "") -> Capabilities:
-        assert self._host is not None  # noqa: S101 - set by start
-        images = self.config.images
-        return Capabilities(
-            host=self.config.host,
-            qemu=self._host.qemu,
-            libvirt=self._host.libvirt,
-            machines=self._host.machines[:512],
-            accel=accel or self.config.accel,
-            memory_free=hosting.memory_free(self.config.memory_reserve),
-            disk_free=await asyncio.to_thread(hosting.disk_free, self.config.disks),
-            images=hosting.images_held(images),
-        )
-
     async def _on_wire(self, wire: Wire) -> None:
         """A peer's stream: its first frame says whether it is a control stream or a channel."""
         if self._streams >= MAX_STREAMS:
@@ -213,20 +223,10 @@ class MigrationService:
         except (WireError, IdentityError) as error:
             log.warning("handshake refused: %s", error)
             return
-        assert self._host is not None  # noqa: S101 - set by start
-        job = DestinationJob(
-            link,
-            self._driver,
-            self._node,
-            self._host,
-            await self._capabilities(),
-            self.config.runtime,
-            self.config.libvirt_socket,
-            self._busy,
-        )
+        job = DestinationJob(link, self._at, await self._at.capabilities())
         self._incoming.add(job)
         try:
-            await job.run(await self._capabilities())
+            await job.run(await self._at.capabilities())
         finally:
             self._incoming.discard(job)
 

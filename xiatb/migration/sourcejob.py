@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from xiatb.migration import actions as a
 from xiatb.migration import params
 from xiatb.migration.channels import SourceChannels
 from xiatb.migration.control_link import ControlLink
-from xiatb.migration.driver import Driver, DriverError, GuestEvent
+from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.hosting import remove_disks
+from xiatb.migration.ledger import Entry
 from xiatb.migration.messages import Channel, Progress, Request
-from xiatb.migration.nodeaccess import NodeAccess
 from xiatb.migration.policy import DowntimeLimit
 from xiatb.migration.progress import ProgressBoard
 from xiatb.migration.qemustream import QemuStream
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.source import SourceMachine
+from xiatb.migration.station import Station
 from xiatb.migration.wirestream import Opener
 
 POLL_S = 0.1
@@ -40,10 +40,9 @@ class SourceJob(JobShell):
         request: Request,
         link: ControlLink,
         dial: Opener,
-        driver: Driver,
-        node: NodeAccess,
-        runtime: Path,
+        station: Station,
         emit: Emit,
+        bandwidth: int = 0,
     ) -> None:
         super().__init__(SourceMachine(request), link, f"job {request.job} ({request.guest} out)")
         self.request = request
@@ -51,10 +50,12 @@ class SourceJob(JobShell):
         self.passes: list[dict[str, int]] = []
         self.states: list[dict[str, Any]] = []
         self._dial = dial
-        self._driver = driver
-        self._node = node
-        self._runtime = runtime
+        self._driver = station.driver
+        self._node = station.node
+        self._ledger = station.ledger
+        self._runtime = station.config.runtime
         self._emit = emit
+        self._bandwidth = bandwidth
         self._channels: SourceChannels | None = None
         self._board = ProgressBoard()
         self._limit = DowntimeLimit()
@@ -110,6 +111,7 @@ class SourceJob(JobShell):
         """Close what the transfer opened."""
         if self._channels is not None:
             await self._channels.close()
+            self._ledger.close(self.request.job)
         await self._node.settle()
 
     async def _transfer(self, granted: tuple[Channel, ...]) -> None:
@@ -120,6 +122,8 @@ class SourceJob(JobShell):
         )  # fmt: skip
         ok, reason = True, ""
         try:
+            sockets = params.all_sockets(directory, job)
+            self._ledger.open(Entry(job, self.request.guest, sockets=tuple(map(str, sockets))))
             self._channels.listen("rpc", params.rpc_socket(directory, job))
             self._channels.listen("ram", params.ram_socket(directory, job))
             if self.request.storage:
@@ -127,7 +131,7 @@ class SourceJob(JobShell):
             await self._driver.migrate(
                 self.request.guest,
                 params.destination_uri(directory, job),
-                params.migration_parameters(self.request, directory),
+                params.migration_parameters(self.request, directory, self._bandwidth),
                 params.migration_flags(self.request),
             )
         except (DriverError, OSError) as error:

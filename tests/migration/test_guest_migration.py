@@ -1,0 +1,193 @@
+"""Real migrations of a boot-sector guest between two libvirtd, all sockets carried by the daemons' relays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.migration.hypervisors import Hypervisor, ask, pair, remove, wait_for
+
+pytestmark = [pytest.mark.guest, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+Hosts = tuple[Hypervisor, Hypervisor]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    base = Path("/tmp") / f"xm{os.getpid()}-{secrets.token_hex(3)}"  # short: UNIX socket paths
+    both = pair(base)
+    yield both
+    for host in both:
+        host.stop()
+    remove(base)
+
+
+@pytest.fixture
+def guest(hosts: Hosts) -> Iterator[str]:
+    """A fresh guest that counts, on the first host; both hosts are bare afterwards."""
+    name = f"g{secrets.token_hex(3)}"
+    one, two = hosts
+    one.start_guest(name)
+    wait_for(lambda: len(one.serial()) > 1, 30, "the guest's first lines")
+    yield name
+    for host in hosts:
+        host.forget(name)
+
+
+def migrate(
+    source: Hypervisor, guest: str, to: Hypervisor | str, on_event: Any = None, **more: Any
+) -> dict[str, Any]:
+    name = to if isinstance(to, str) else to.name
+    request = {"op": "migrate", "guest": guest, "to": name, "storage": True, **more}
+    return asyncio.run(ask(source.socket, on_event, **request))
+
+
+def counts_on(host: Hypervisor) -> None:
+    """The guest makes progress here."""
+    before = len(host.serial())
+    wait_for(lambda: len(host.serial()) > before + 2, 20, f"the guest's progress on {host.name}")
+
+
+def bare(host: Hypervisor, guest: str) -> None:
+    """Nothing of the guest is left here."""
+    wait_for(
+        lambda: guest not in host.virsh("list", "--all", "--name").split(),
+        15,
+        f"{guest} gone from {host.name}",
+    )
+    wait_for(lambda: f"{guest}.qcow2" not in host.run("ls", "/var/lib/libvirt/images"), 15, "its disk gone")
+    wait_for(lambda: host.run("ls", "/run/xtb") == "", 5, "its sockets gone")
+
+
+def test_there_and_back(hosts: Hosts, guest: str) -> None:
+    one, two = hosts
+    events: list[dict[str, Any]] = []
+    for source, target in ((one, two), (two, one)):
+        before = source.serial()
+        known = len(target.serial())
+        answer = migrate(source, guest, target, events.append)
+        assert answer["ok"], answer
+        counts_on(target)
+        arrived = target.serial()[known:]
+        last = source.serial()[-1]
+        assert arrived[0] == (last + 1) % 256, "the counter goes on where it stopped"
+        assert all((b - a) % 256 == 1 for a, b in zip(arrived, arrived[1:], strict=False))
+        assert len(source.serial()) >= len(before)
+        bare(source, guest)
+        result = answer["result"]
+        assert 0 < result["downtime_ms"] < result["total_ms"]
+        assert result["t_request_ns"] < result["t_stop_ns"] < result["t_resume_ns"] < result["t_commit_ns"]
+        assert result["bytes_qemu"]["nbd"] > 16 << 20
+        assert result["pages"]["off"] == ""
+        assert result["pages"]["zero"] > 10_000
+        assert sum(one["normal"] for one in result["pages"]["passes"]) == result["pages"]["normal"]
+        assert result["passes"]
+        assert result["disks_kept"] == []
+    phases = [event["phase"] for event in events if event["event"] == "phase"]
+    assert phases[:8] == [
+        "capabilities", "admission", "transfer", "storage", "precopy", "switchover", "commit", "done",
+    ]  # fmt: skip
+
+
+def test_requests_that_make_no_sense(hosts: Hosts, guest: str) -> None:
+    one, two = hosts
+    same = migrate(one, guest, one)["error"]
+    assert (same["exit_code"], same["message"]) == (2, "the guest is already on hv1")
+    unknown = migrate(one, guest, "hv9")["error"]
+    assert unknown["exit_code"] == 2
+    assert "hv9" in unknown["message"]
+    stopped = migrate(two, guest, one)["error"]
+    assert (stopped["exit_code"], stopped["code"]) == (1, "not-running")
+    counts_on(one)
+
+
+def test_admission_refuses_with_reasons(hosts: Hosts, guest: str) -> None:
+    one, two = hosts
+    plain = migrate(one, guest, two, storage=False)["error"]
+    assert plain["code"] == "disk-missing"
+    assert "--with-storage" in plain["message"]
+    two.run("touch", f"/var/lib/libvirt/images/{guest}.qcow2")
+    taken = migrate(one, guest, two)["error"]
+    assert taken["code"] == "disk-missing"
+    assert "remove it first" in taken["message"]
+    assert two.run("ls", f"/var/lib/libvirt/images/{guest}.qcow2"), "a file that is not ours stays"
+    two.run("rm", f"/var/lib/libvirt/images/{guest}.qcow2")
+    two.define_only(guest)
+    there = migrate(one, guest, two)["error"]
+    assert there["code"] == "guest-exists"
+    two.virsh("undefine", guest)
+    counts_on(one)
+    bare(two, guest)
+
+
+@pytest.mark.parametrize("phase", ["storage", "precopy"])
+def test_cancel_leaves_the_guest_where_it_is(hosts: Hosts, guest: str, phase: str) -> None:
+    one, two = hosts
+
+    async def scenario() -> dict[str, Any]:
+        reached = asyncio.Event()
+
+        def watch(event: dict[str, Any]) -> None:
+            if event.get("phase") == phase:
+                reached.set()
+
+        slow = {"bandwidth": 2 if phase == "storage" else 16}
+        task = asyncio.ensure_future(
+            ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True, **slow)
+        )
+        await asyncio.wait_for(reached.wait(), 60)
+        cancelled = await ask(one.socket, op="cancel", guest=guest)
+        assert cancelled["ok"]
+        return await asyncio.wait_for(task, 60)
+
+    answer = asyncio.run(scenario())
+    if phase == "precopy" and answer["ok"]:
+        pytest.skip("the migration was quicker than the cancellation")
+    assert answer["error"]["code"] == "cancelled", answer
+    counts_on(one)
+    bare(two, guest)
+    again = migrate(one, guest, two)
+    assert again["ok"], "a cancelled migration can be repeated"
+
+
+@pytest.mark.parametrize("victim", ["destination", "source"])
+def test_a_killed_daemon_leaves_the_guest_at_the_source(hosts: Hosts, guest: str, victim: str) -> None:
+    one, two = hosts
+    killed = two if victim == "destination" else one
+
+    async def scenario() -> dict[str, Any] | None:
+        reached = asyncio.Event()
+
+        def watch(event: dict[str, Any]) -> None:
+            if event.get("phase") == "storage":
+                reached.set()
+
+        task = asyncio.ensure_future(
+            ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True, bandwidth=2)
+        )
+        await asyncio.wait_for(reached.wait(), 60)
+        killed.daemon.send_signal(signal.SIGKILL)
+        killed.daemon.wait()
+        try:
+            return await asyncio.wait_for(task, 60)
+        except ConnectionError:
+            return None
+
+    answer = asyncio.run(scenario())
+    if victim == "destination":
+        assert answer is not None
+        assert answer["error"]["code"] in ("lost", "failed"), answer
+    counts_on(one)
+    killed.restart_daemon()
+    bare(two, guest)
+    wait_for(lambda: one.run("ls", "/run/xtb") == "", 5, "the source's sockets gone")
+    again = migrate(one, guest, two)
+    assert again["ok"], again
+    counts_on(two)
