@@ -153,7 +153,7 @@ def test_flattening_is_stable() -> None:
         ("Idle -> LinkUnqueue(5 parsecs, 1M) -> Discard;", "'5 parsecs' is not a duration (for example 5ms)"),
         ("Idle -> Null(MTU 4) -> Discard;", "there is no argument MTU (Null takes no arguments)"),
         ("Idle -> XIAXIDRouteTable(AD, AD:12 3) -> Discard;", "t.click:1:30: "),
-        ("elementclass A { $x | input -> Null -> output }\nIdle -> A -> Discard;", "t.click:2:9: expected ($x), found 0 argument(s)"),
+        ("elementclass A { $x | input -> Null -> output }\nIdle -> A -> Discard;", "t.click:2:9: A expects ($x), found 0 arguments"),
         ("elementclass A { input -> Null -> output }\nIdle -> a :: A -> Discard; Idle -> [1] a;", "'a' has no input 1 (it has 1)"),
         ("elementclass A { input -> Null -> output; input[1] -> Discard }\nIdle -> a :: A -> Discard;", "t.click:2:9: input 1 of 'a' is not connected"),
         ("elementclass A { input[1] -> Discard }\nIdle -> [1] A;", "'input' port 0 of this compound is not connected"),

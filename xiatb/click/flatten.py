@@ -376,7 +376,10 @@ class Flattener:
             self.boxes[path] = _Box(n_in, n_out, declaration.where)
             return
         wants = " or ".join(_signature(body) for body in compound.bodies)
-        self.problems.add(declaration.where, f"expected {wants}, found {len(args)} argument(s)")
+        found = f"{len(args)} argument{'' if len(args) == 1 else 's'}"
+        self.problems.add(
+            declaration.cls.where, f"{declaration.cls.name} expects {wants}, found {found}".strip()
+        )
         self.bad.add(path)
 
     # -- splicing -------------------------------------------------------------------------------
