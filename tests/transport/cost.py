@@ -1,6 +1,6 @@
 """CPU cost of the transport per packet, no path and no sockets in between.
 
-    python -m tests.transport.cost
+python -m tests.transport.cost
 """
 
 from __future__ import annotations

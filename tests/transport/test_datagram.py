@@ -229,3 +229,24 @@ def test_config_is_kept() -> None:
     key = KeyPair.from_seed(b"\1" * 32)
     sid = key.xid(XidType.SID)
     assert Datagram(sid, key, host_dag("a", sid), DatagramConfig(mtu=9000)).mtu == 9000
+
+
+def test_a_restarted_mover_goes_on_above_its_predecessor() -> None:
+    sim, a, b = pair()
+    a.datagram.connect(b.local, sim.now)
+    sim.move(a, "x")
+    _settle(sim, a)
+    sim.move(a, "y")
+    _settle(sim, a)
+    for later, accepted in ((0, False), (1_000_000_000, True)):
+        again = Endpoint(
+            KeyPair.from_seed(b"\1" * 32),
+            a.sid,
+            a.local,
+            datagram_config=DatagramConfig(move_base=10**18 + later),
+        )
+        sim.endpoints[a.sid.key] = again
+        again.datagram.connect(b.local, sim.now)
+        sim.move(again, f"z{later}")
+        sim.run(1.0)
+        assert (b.datagram.peer_dag(a.sid) == again.local) is accepted
