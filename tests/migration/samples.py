@@ -14,10 +14,29 @@ UUID = "11111111-2222-3333-4444-555555555555"
 DISK = m.Disk(
     target="vda", path="/var/lib/libvirt/images/vm1.qcow2", size=1 << 24, format="qcow2", allocated=1 << 20
 )
-REQUEST = m.Request(job=JOB, guest="vm1", uuid=UUID, hid=HID, services=(str(SIDS[2]),), machine="pc-q35-7.2",
-                    accel="tcg", image="abc", memory=64 << 20, port="tap0", disks=(DISK,), storage=True)  # fmt: skip
-CAPABILITIES = m.Capabilities(host="hv1", qemu=7002000, libvirt=9000000, machines=("pc-q35-7.2",), accel="tcg",
-                              memory_free=1 << 30, disk_free=1 << 34)  # fmt: skip
+REQUEST = m.Request(
+    job=JOB,
+    guest="vm1",
+    uuid=UUID,
+    hid=HID,
+    services=(str(SIDS[2]),),
+    machine="pc-q35-7.2",
+    accel="tcg",
+    image="abc",
+    memory=64 << 20,
+    port="tap0",
+    disks=(DISK,),
+    storage=True,
+)
+CAPABILITIES = m.Capabilities(
+    host="hv1",
+    qemu=7002000,
+    libvirt=9000000,
+    machines=("pc-q35-7.2",),
+    accel="tcg",
+    memory_free=1 << 30,
+    disk_free=1 << 34,
+)
 TOKEN = "ab" * 16
 CHANNELS = tuple(m.Channel(kind=kind, index=0, token=TOKEN) for kind in m.KINDS)
 EXAMPLES: list[m.Message] = [
