@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ from xiatb.lab.topology import check_name
 
 def file_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """A topology file: positional, -t FILE, or the only *.xia.yaml in the directory. Gives `file`."""
-    function = click.option(
-        "-t",
-        "--topology",
-        type=click.Path(path_type=Path),
-        callback=_one_file,
-        expose_value=False,
-        is_eager=False,
-    )(function)
-    return click.argument("file", required=False, type=click.Path(path_type=Path))(function)
+
+    @functools.wraps(function)
+    def merged(file: Path | None, topology: Path | None, **options: Any) -> Any:
+        if file is not None and topology is not None:
+            raise UsageError("the topology file was given twice")
+        return function(file=file or topology, **options)
+
+    option = click.option("-t", "--topology", type=click.Path(path_type=Path), help="The same as FILE.")
+    return click.argument("file", required=False, type=click.Path(path_type=Path))(option(merged))
 
 
 def topology_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,14 +38,6 @@ def topology_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function
     )
     return file_options(function)
-
-
-def _one_file(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
-    if value is None:
-        return
-    if context.params.get("file") is not None:
-        raise click.UsageError("the topology file was given twice")
-    context.params["file"] = value
 
 
 def read_plan(file: Path | None, lab: str | None, seed: int | None) -> Plan:

@@ -1,0 +1,88 @@
+"""Waiting for a network that comes together, without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xiatb.errors import CheckFailedError, DeadlineError
+from xiatb.lab.client import SocketGoneError
+from xiatb.lab.convergence import check_now, missing, wait_for
+from xiatb.lab.load import load
+from xiatb.lab.plan import Plan
+from xiatb.lab.planner import make_plan
+
+PLAN = make_plan(load(Path(__file__).parents[2] / "topologies" / "migration.yaml"))
+
+
+class Network:
+    """Answers as nodes would; everything has converged unless told otherwise."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.dead: set[str] = set()
+        self.lost: dict[str, set[str]] = {}
+        self.guests: dict[str, list[str]] = {"hv1": [plan.guests[0].hid]}
+
+    def ask(self, node: str, op: str) -> dict[str, Any]:
+        if node in self.dead:
+            raise SocketGoneError("gone")
+        own = self.plan.node(node)
+        if op == "status":
+            return {"joined": True, "ad": own.ad or self.plan.node("r1").ad}
+        if op == "joined":
+            return {"hosts": [{"hid": hid} for hid in self.guests.get(node, [])]}
+        xids = {ad.xid for ad in self.plan.ads} | {other.hid for other in self.plan.nodes}
+        xids -= self.lost.get(node, set())
+        return {kind: [{"xid": xid} for xid in xids if xid.startswith(kind)] for kind in ("AD", "HID")}
+
+
+def test_nothing_is_missing_when_all_is_there() -> None:
+    network = Network(PLAN)
+    for condition in ("joined", "converged", "guests"):
+        assert missing(PLAN, network.ask, condition) == []
+        check_now(PLAN, network.ask, condition)
+
+
+def test_what_is_missing_is_named() -> None:
+    network = Network(PLAN)
+    network.dead = {"client"}
+    network.lost = {"r1": {PLAN.node("r2").ad or "", PLAN.node("hv1").hid}}
+    network.guests = {}
+    assert missing(PLAN, network.ask, "joined") == ["client does not answer (gone)"]
+    found = missing(PLAN, network.ask, "guests")
+    assert found[1:] == ["r1 has no route to ad2", "r1 has no route to hv1", "guest vm1 is not attached"]
+    with pytest.raises(CheckFailedError, match="r1 has no route to ad2"):
+        check_now(PLAN, network.ask, "converged")
+
+
+def test_a_guest_may_be_attached_anywhere() -> None:
+    network = Network(PLAN)
+    network.guests = {"hv2": [PLAN.guests[0].hid]}
+    assert missing(PLAN, network.ask, "guests") == []
+
+
+def test_waiting_ends_with_the_condition_or_names_what_is_missing() -> None:
+    network, now = Network(PLAN), [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 1:
+            network.dead.clear()
+
+    network.dead = {"r1"}
+    took = wait_for(PLAN, network.ask, "joined", timeout=5, pause=pause, clock=lambda: now[0])
+    assert 1 < took < 1.6
+    network.dead = {"r2"}
+    with pytest.raises(DeadlineError, match="r2 does not answer") as caught:
+        wait_for(
+            PLAN,
+            network.ask,
+            "joined",
+            timeout=0.5,
+            pause=lambda _: now.__setitem__(0, now[0] + 1),
+            clock=lambda: now[0],
+        )
+    assert caught.value.exit_code == 124
