@@ -43,7 +43,7 @@ def test_routes_as_xroute_writes_them() -> None:
     control = session()
     xid = XID.parse("AD:" + "12" * 20)
     reply = control.feed(f"WRITE t.set4 {xid},3,,65535\r\nREAD t.list\r\n".encode())
-    assert f"{xid},3,,65535\n-,-7,,0".encode() in reply
+    assert f"{xid},3,,65535\n-,-7,,0\n".encode() in reply
 
 
 @pytest.mark.parametrize(

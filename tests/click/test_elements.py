@@ -263,7 +263,7 @@ def test_type_classifier_and_counter() -> None:
     graph.send(bytes(14) + xip.build(2, DAG.chain(hid(1)), DAG.chain(hid(2)), b""))
     graph.send(bytes(14) + xip.build(2, DAG.chain(sid(1)), DAG.chain(hid(2)), b""))
     assert [len(graph.got(name)) for name in "abcd"] == [0, 1, 1, 1]
-    assert graph.router.read("n.count") == "src SID\t1\n-\t2"
+    assert graph.router.read("n.count") == "src SID\t1\n-\t2\n"
 
 
 def test_route_table_handlers(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_global_and_standard_handlers() -> None:
     router = graph.router
     assert router.read("list").splitlines() == ["3", "n", "Idle@2", "Discard@3"]
     assert router.read("n.class") == "Null"
-    assert router.read("n.ports") == "input 0 push\noutput 0 push"
+    assert router.read("n.ports") == "input 0 push\noutput 0 push\n"
     assert "count\tr" in router.read("Discard@3.handlers")
     assert "n :: Null;" in router.read("flatconfig")
     assert "n :: Null; Idle" in router.read("config")

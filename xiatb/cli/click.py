@@ -121,6 +121,8 @@ def run(
             router.write(handler, value)
         ctx.advance(seconds)
         for handler in reads:
-            click.echo(f"{handler}: {router.read(handler)}")
+            value = router.read(handler)
+            listed = value.endswith("\n")
+            click.echo(f"{handler}:\n{value}" if listed else f"{handler}: {value}", nl=not listed)
     finally:
         router.cleanup()

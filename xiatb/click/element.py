@@ -16,7 +16,7 @@ resolved once, before `initialize`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -158,7 +158,7 @@ class Element:
             "class": lambda _: self.class_name,
             "name": lambda _: self.name,
             "config": lambda _: self.config,
-            "ports": lambda _: "\n".join(self.ports),
+            "ports": lambda _: listing(self.ports),
             "handlers": lambda _: self._handler_list(),
         }
         for name, handler in self.READ.items():
@@ -171,11 +171,10 @@ class Element:
 
     def _handler_list(self) -> str:
         reads, writes = set(self.read_handlers()), set(self.write_handlers())
-        lines = [
+        return listing(
             f"{name}\t{'r' if name in reads else ''}{'w' if name in writes else ''}"
             for name in sorted(reads | writes)
-        ]
-        return "\n".join(lines)
+        )
 
     def __repr__(self) -> str:
         return f"<{self.name} :: {self.class_name}>"
@@ -188,6 +187,11 @@ def _nowhere(p: Packet) -> None:
 def _nothing() -> Packet | None:
     """What a pull input gives before the graph is linked."""
     return None
+
+
+def listing(lines: Iterable[str]) -> str:
+    """The value of a handler that lists things: every line ended, as Click's tools expect."""
+    return "".join(line + "\n" for line in lines)
 
 
 def number(value: str, what: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from xiatb.click import registry
 from xiatb.click.args import bind
 from xiatb.click.context import Context
-from xiatb.click.element import Element
+from xiatb.click.element import Element, listing
 from xiatb.click.errors import ClickFileError, ConfigError, HandlerError, Problems
 from xiatb.click.flatten import FlatElement, FlatGraph, Flattener
 from xiatb.click.library import library_path
@@ -201,17 +201,17 @@ class Router:
         if name == "version":
             return "xiatb"
         if name == "list":
-            return "\n".join([str(len(self.elements)), *self.elements])
+            return listing([str(len(self.elements)), *self.elements])
         if name == "classes":
-            return "\n".join(registry.all_classes())
+            return listing(registry.all_classes())
         if name == "config":
             return self.text
         if name == "flatconfig":
             return self.flat.to_text()
         if name == "requirements":
-            return "\n".join(self.flat.requirements)
+            return listing(self.flat.requirements)
         if name == "handlers":
-            return "\n".join(f"{handler}\tr" for handler in GLOBAL_HANDLERS)
+            return listing(f"{handler}\tr" for handler in GLOBAL_HANDLERS)
         raise HandlerError(f"no global read handler '{name}'", 511)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.context import Context
-from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, shows
+from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows
 from xiatb.click.packet import Packet
 
 _REASONS = ("version", "nodes", "truncated", "last")
@@ -68,7 +68,7 @@ class CheckXIAHeader(Element):
 
     def details(self) -> str:
         """One line a reason."""
-        return "\n".join(f"{reason}\t{count}" for reason, count in self.reasons.items())
+        return listing(f"{reason}\t{count}" for reason, count in self.reasons.items())
 
     def reset(self) -> None:
         """Begin at 0."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_positive, to_seconds, to_text
 from xiatb.click.context import Context, Timer
-from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, shows, zeroes
+from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows, zeroes
 from xiatb.click.errors import ConfigError, HandlerError
 from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
 from xiatb.errors import WireError
@@ -241,7 +241,7 @@ class XARPQuerier(Element):
             f"{XID.from_key(key)} {neighbour.mac.hex(':')} {now - neighbour.confirmed:.1f}"
             for key, neighbour in sorted(self.neighbours.items())
         ]
-        return "\n".join(lines)
+        return listing(lines)
 
     def _insert_text(self, value: str) -> None:
         words = value.split()

@@ -7,7 +7,7 @@ from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
 from xiatb.click.context import Context
-from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, shows
+from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows
 from xiatb.click.errors import ConfigError, HandlerError
 from xiatb.click.packet import Packet
 from xiatb.errors import WireError
@@ -171,7 +171,7 @@ class XIAXIDRouteTable(Element):
         lines = [_line(str(XID.from_key(key)), entry) for key, entry in sorted(self.table.items())]
         if self.default is not None:
             lines.append(_line("-", self.default))
-        return "\n".join(lines)
+        return listing(lines)
 
     def _enable(self, text: str) -> None:
         word = text.strip().lower()

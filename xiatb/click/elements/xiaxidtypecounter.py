@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
-from xiatb.click.element import Element, ReadHandler, WriteHandler
+from xiatb.click.element import Element, ReadHandler, WriteHandler, listing
 from xiatb.click.elements.xiaxidtypeclassifier import matches, to_rule
 from xiatb.click.packet import Packet
 
@@ -39,7 +39,7 @@ class XIAXIDTypeCounter(Element):
 
     def table(self) -> str:
         """One line a pattern."""
-        return "\n".join(f"{text}\t{count}" for text, count in zip(self.pattern, self.counts, strict=True))
+        return listing(f"{text}\t{count}" for text, count in zip(self.pattern, self.counts, strict=True))
 
     READ = {"count": ReadHandler("packets by pattern, one a line", lambda element, _: element.table())}
     WRITE = {"reset": WriteHandler("set the counters to 0", lambda element, _: element.reset())}
