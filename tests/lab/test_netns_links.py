@@ -166,7 +166,7 @@ def test_captures_are_pcapng_with_our_frames(lab: tuple[TestLab, LabState], tmp_
         result = client.request("capture_stop", capture=capture)
     assert file.read_bytes()[:4] == b"\x0a\x0d\x0d\x0a"
     shown = subprocess.run(
-        ["tshark", "-r", str(file), "-Y", "xip", "-T", "fields", "-e", "xip.nxt"],
+        ["tshark", "-r", str(file), "-Y", "xip", "-T", "fields", "-e", "frame.number"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert len(shown.split()) >= 4
