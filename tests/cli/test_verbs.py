@@ -14,8 +14,8 @@ from xiatb.cli.main import Verbs, cli, main
 ROOT = Path(__file__).parents[2]
 MIGRATION = str(ROOT / "topologies" / "migration.yaml")
 VERBS = {
-    "up", "down", "status", "list", "exec", "shell", "ping", "capture", "wait", "validate", "plan", "inspect", "logs",
-    "completion", "version",
+    "up", "down", "status", "list", "exec", "shell", "ping", "capture", "wait", "validate", "plan", "inspect",
+    "logs", "completion", "version",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+
 import click
 
 from xiatb.errors import HostNotAbleError, LabStateError, UsageError
@@ -17,7 +18,8 @@ lab_option = click.option(
 
 
 def choose_lab(name: str | None) -> LabPaths:
-    """Files of the lab meant. Raises LabStateError (exit 5) when there is none, UsageError when it is unclear."""
+    """Files of the lab meant. Raises LabStateError (exit 5) when there is none, UsageError when it is
+    unclear."""
     labs = lab_names()
     if name:
         if name not in labs:

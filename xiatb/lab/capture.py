@@ -22,7 +22,8 @@ _COUNTED = re.compile(rb"received/dropped on interface '[^']*': (\d+)/(\d+)")
 
 
 def split_target(plan: Plan, target: str) -> tuple[str, list[str]]:
-    """ "r1:eth0" -> ("r1", ["eth0"]); "r1" -> all its ports; "r1:0" is eth0. Raises UsageError with a hint."""
+    """ "r1:eth0" -> ("r1", ["eth0"]); "r1" -> all its ports; "r1:0" is eth0. Raises UsageError with a
+    hint."""
     name, _, port = target.partition(":")
     names = {node.name: node for node in plan.nodes}
     if name not in names:

@@ -47,9 +47,9 @@ class ControlClient:
     def request(
         self, op: str, *, timeout: float | None = None, params: Json | None = None, **fields: Any
     ) -> Json:
-        """One request; its result. Events in between are dropped. `timeout` is the longest silence borne here;
-        `params` are further fields, for names that clash with ours. Raises ControlError, DeadlineError,
-        SocketGoneError."""
+        """One request; its result. Events in between are dropped. `timeout` is the longest silence borne
+        here; `params` are further fields, for names that clash with ours. Raises ControlError,
+        DeadlineError, SocketGoneError."""
         result: Json = {}
         for message in self._exchange(op, timeout, {**fields, **(params or {})}):
             if "event" not in message:
@@ -59,8 +59,8 @@ class ControlClient:
     def stream(
         self, op: str, *, timeout: float | None = None, params: Json | None = None, **fields: Any
     ) -> Iterator[Json]:
-        """One request; every event as it comes and last {"event": "result", ...result}. `timeout` is the longest
-        silence, None for ever. Raises as `request`."""
+        """One request; every event as it comes and last {"event": "result", ...result}. `timeout` is the
+        longest silence, None for ever. Raises as `request`."""
         for message in self._exchange(op, timeout or 1e9, {**fields, **(params or {})}):
             yield message if "event" in message else {"event": "result", **message}
 

@@ -1,4 +1,5 @@
-"""What the lab lends to those who start things in it: namespaces to enter, a journal to write, processes to own."""
+"""What the lab lends to those who start things in it: namespaces to enter, a journal to write, processes to
+own."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Context:
         return in_node(self.state, node, argv)
 
     def environment(self, node: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Environment of a process in a node: the lab's mark, the node's control socket, a home of its own."""
+        """Environment of a process in a node: the lab's mark, the node's control socket, a home of its
+        own."""
         return {**os.environ, **node_environment(self.paths, self.state, node), **(extra or {})}
 
     def spawn(

@@ -22,8 +22,9 @@ Ask = Callable[[str, str], dict[str, Any]]
 def missing(plan: Plan, ask: Ask, condition: str) -> list[str]:
     """What keeps the condition from holding, one line each; empty when it holds.
 
-    joined: every host has a locator. converged: besides, every router and hypervisor has routes to all ADs and,
-    within its AD, to every gateway and attached host. guests: besides, every guest is attached somewhere."""
+    joined: every host has a locator. converged: besides, every router and hypervisor has routes to all ADs
+    and, within its AD, to every gateway and attached host. guests: besides, every guest is attached
+    somewhere."""
     found: list[str] = []
     statuses: dict[str, dict[str, Any]] = {}
     for node in plan.nodes:

@@ -1,8 +1,9 @@
 """The delay-line process: a bump in a link, for kernels without netem.
 
 `python -m xiatb.lab.delayline CONFIG.json`, inside a namespace of its own with the interfaces `p0` (towards
-the link's first end) and `p1` (towards its second). Frames are taken from one and given to the other when their
-time has come. SCHED_FIFO and a timerfd keep lateness near 50 us (measured, reference/dataplane.md section 5).
+the link's first end) and `p1` (towards its second). Frames are taken from one and given to the other when
+their time has come. SCHED_FIFO and a timerfd keep lateness near 50 us (measured, reference/dataplane.md
+section 5).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The core of a delay line: which frames leave when. Bytes and times in, bytes and times out; no I/O.
 
-Same meaning of the knobs as tc-netem(8): loss first, then duplication, then delay with uniform jitter, where
-a `reorder` share of frames skips the delay. Constant delay keeps order and costs a deque; jitter needs a heap.
+Same meaning of the knobs as tc-netem(8): loss first, then duplication, then delay with uniform jitter,
+where a `reorder` share of frames skips the delay. Constant delay keeps order and costs a deque; jitter
+needs a heap.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ def run_inside(
     timeout: float | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> int:
-    """Run to the end with this process's standard streams; exit code, 128 + n after signal n, 127 when there is no
-    such program. Ctrl-C goes to the program. Raises DeadlineError (exit 124) after `timeout` seconds."""
+    """Run to the end with this process's standard streams; exit code, 128 + n after signal n, 127 when
+    there is no such program. Ctrl-C goes to the program. Raises DeadlineError (exit 124) after `timeout`
+    seconds."""
     command, environment = entry(paths, state, node, argv)
     child = subprocess.Popen(command, env={**environment, **(extra or {})})
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

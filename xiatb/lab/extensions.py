@@ -91,7 +91,8 @@ class GuestManager(Protocol):
         """Reasons why this host cannot run the plan's guests (missing binary, image); may be empty. Quick."""
 
     def prepare(self, context: LabContext) -> None:
-        """Write guest files (disks, keys, cpio, guest.json) once the nodes exist. Runs before node processes."""
+        """Write guest files (disks, keys, cpio, guest.json) once the nodes exist. Runs before node
+        processes."""
 
     def start_hypervisor(self, context: LabContext, node: str) -> None:
         """Start libvirtd on hypervisor `node`; returns when it answers. Node processes run by then.
@@ -114,7 +115,8 @@ class GuestManager(Protocol):
         emit: Callable[[str, bytes], None],
         timeout: float,
     ) -> int:
-        """Run `argv` in the guest through its agent; emit("stdout"|"stderr", bytes) as output comes; exit code."""
+        """Run `argv` in the guest through its agent; emit("stdout"|"stderr", bytes) as output comes; exit
+        code."""
 
     def agent(
         self, context: LabContext, guest: str, request: dict[str, Any], timeout: float

@@ -33,7 +33,8 @@ def rate_command(device: str, mtu: int, impairment: Impairment) -> Command | Non
 
 
 def netem_command(device: str, impairment: Impairment) -> Command | None:
-    """The tc command for everything but rate; None when nothing is asked for. Below the shaper if there is one.
+    """The tc command for everything but rate; None when nothing is asked for. Below the shaper if there is
+    one.
 
     tc-netem(8). Its queue holds what is on the way (rate times delay) on top of the link's queue."""
     if not impairment.needs_delay_line:

@@ -56,7 +56,8 @@ class Journal:
         self._write({"act": "mount", "path": str(path), "what": what})
 
     def netns(self, path: Path, inode: int) -> None:
-        """The network namespace with this inode is about to be bound at `path`; processes in it are the lab's."""
+        """The network namespace with this inode is about to be bound at `path`; processes in it are the
+        lab's."""
         self._write({"act": "netns", "path": str(path), "inode": inode})
 
     def process(self, pid: int, start: int, *, what: str = "") -> None:

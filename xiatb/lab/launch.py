@@ -42,8 +42,8 @@ _KINDS: dict[int, type[XiatbError]] = {
 def start(plan: Plan, supervise: list[str], progress: Callable[[Event], None]) -> None:
     """Start a supervisor with the command `supervise` and return when the lab is up.
 
-    `progress` gets its step and progress events. An interruption (KeyboardInterrupt here, SIGTERM to us) makes it
-    roll back, which is waited for. Raises what the supervisor failed with, with its exit code."""
+    `progress` gets its step and progress events. An interruption (KeyboardInterrupt here, SIGTERM to us)
+    makes it roll back, which is waited for. Raises what the supervisor failed with, with its exit code."""
     paths = LabPaths(plan.lab)
     if paths.root.is_dir() and any(paths.root.iterdir()):
         raise already_up(paths)
@@ -74,7 +74,8 @@ def bring_up(
     guests: GuestManager | None = None,
     progress: Callable[[Event], None] = lambda _: None,
 ) -> Plan:
-    """Everything that `xiatb up` does, for programs: read, check, plan, probe the host, start, wait until ready.
+    """Everything that `xiatb up` does, for programs: read, check, plan, probe the host, start, wait until
+    ready.
 
     `guests` (the guest manager) only adds its checks of the host; the supervisor makes its own. Raises
     InvalidFileError, HostNotAbleError, LabStateError or what the supervisor failed with."""

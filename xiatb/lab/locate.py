@@ -17,8 +17,9 @@ _FORMS = ("RE ", "DAG ", "http://")
 
 
 def address_of(paths: LabPaths, plan: Plan, text: str) -> str:
-    """The DAG (RE form) of a node, a guest, a name of hosts.xia (with or without ".LAB.xia"), or a DAG given as
-    text. Nodes and guests are asked for where they are now. Raises UsageError with the nearest name."""
+    """The DAG (RE form) of a node, a guest, a name of hosts.xia (with or without ".LAB.xia"), or a DAG
+    given as text. Nodes and guests are asked for where they are now. Raises UsageError with the nearest
+    name."""
     if text.startswith(_FORMS):
         try:
             return str(DAG.parse(text))

@@ -1,7 +1,7 @@
 """Network namespaces by name, and doing something inside one from this process.
 
-A node's namespace is born with its Mininet shell; binding /proc/PID/ns/net on a file under /run/netns gives it
-the name by which `ip netns exec` enters it (ip-netns(8)). Python 3.11 has no os.setns, hence ctypes.
+A node's namespace is born with its Mininet shell; binding /proc/PID/ns/net on a file under /run/netns gives
+it the name by which `ip netns exec` enters it (ip-netns(8)). Python 3.11 has no os.setns, hence ctypes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def bind_name(pid: int, path: Path) -> None:
 
 
 def unbind_name(path: Path, inode: int) -> bool:
-    """Undo `bind_name` of the namespace with this inode. False when something else has the name now; fine when
-    it is gone already, or was only half made (an empty file, nothing mounted)."""
+    """Undo `bind_name` of the namespace with this inode. False when something else has the name now; fine
+    when it is gone already, or was only half made (an empty file, nothing mounted)."""
     try:
         there = os.stat(path)
     except FileNotFoundError:

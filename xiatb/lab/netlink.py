@@ -1,7 +1,8 @@
 """The rest of a node's interfaces, by netlink and ioctl: what Mininet's links leave to be set.
 
 Everything here is synchronous and works on the namespace given by path; pyroute2's own event loop forbids
-calling it from inside a running asyncio loop, so the supervisor calls it from threads or before its loop runs.
+calling it from inside a running asyncio loop, so the supervisor calls it from threads or before its loop
+runs.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def offloads_off(name: str) -> None:
 
 
 def counters(netns: Path) -> dict[str, dict[str, Any]]:
-    """Name -> {"state","mtu","mac","rx_bytes","tx_bytes","rx_packets","tx_packets","tx_dropped"} of every interface."""
+    """Name -> {"state","mtu","mac","rx_bytes","tx_bytes","rx_packets","tx_packets","tx_dropped"} of every
+    interface."""
     table = {}
     with routes(netns) as socket_:
         for link in socket_.get_links():

@@ -92,7 +92,8 @@ class LabOperations:
         return {}
 
     async def op_capture_start(self, session: Session, request: Json) -> Json:
-        """{node, port? or ports?, path, snaplen?, duration?, count?} -> {capture}; returns when dumpcap catches."""
+        """{node, port? or ports?, path, snaplen?, duration?, count?} -> {capture}; returns when dumpcap
+        catches."""
         port = field(request, "port", str, None)
         ports = [port] if port else [str(one) for one in field(request, "ports", list, [])]
         capture = Capture(

@@ -25,6 +25,7 @@ class LabPaths:
 
     @property
     def root(self) -> Path:
+        """The state directory."""
         return self.run_root / self.lab
 
     @property
@@ -39,22 +40,27 @@ class LabPaths:
 
     @property
     def journal(self) -> Path:
+        """What was made, see `journal`."""
         return self.root / "journal.jsonl"
 
     @property
     def state(self) -> Path:
+        """What is, see `state`."""
         return self.root / "state.json"
 
     @property
     def plan(self) -> Path:
+        """What was to be made, see `plan`."""
         return self.root / "plan.json"
 
     @property
     def socket(self) -> Path:
+        """Where the supervisor answers."""
         return self.root / "lab.sock"
 
     @property
     def supervisor_log(self) -> Path:
+        """The supervisor's log."""
         return self.root / "supervisor.log"
 
     @property
@@ -64,22 +70,28 @@ class LabPaths:
 
     @property
     def keys(self) -> Path:
+        """Private keys, one PEM file each."""
         return self.root / "keys"
 
     def key(self, owner: str) -> Path:
-        """Private key of a node, guest (`guest-NAME`), service (`guest-NAME-SERVICE`) or daemon (`migrated-NODE`)."""
+        """Private key of a node, guest (`guest-NAME`), service (`guest-NAME-SERVICE`) or daemon
+        (`migrated-NODE`)."""
         return self.keys / f"{owner}.pem"
 
     def node(self, node: str) -> Path:
+        """A node's own directory."""
         return self.root / "nodes" / node
 
     def control(self, node: str) -> Path:
+        """Where its node process answers."""
         return self.node(node) / "control.sock"
 
     def node_log(self, node: str) -> Path:
+        """The node process's log."""
         return self.node(node) / "node.log"
 
     def home(self, node: str) -> Path:
+        """HOME of what runs in the node."""
         return self.node(node) / "home"
 
     def private(self, node: str) -> Path:
@@ -91,6 +103,7 @@ class LabPaths:
         return self.disk / node / "libvirt"
 
     def guest(self, guest: str) -> Path:
+        """A guest's directory, seen by all hypervisors."""
         return self.root / "guests" / guest
 
     @property

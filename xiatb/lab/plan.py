@@ -100,10 +100,12 @@ class LinkPlan:
 
     @property
     def name(self) -> str:
+        """Such as "r1:eth0--h1:eth0"; unique in a lab."""
         return f"{self.a.node}:{self.a.port}--{self.b.node}:{self.b.port}"
 
     @property
     def needs_delay_line(self) -> bool:
+        """True when something other than rate is asked for in some direction."""
         return self.forward.needs_delay_line or self.backward.needs_delay_line
 
 
@@ -183,6 +185,7 @@ class Plan:
         return dataclasses.asdict(self)
 
     def dumps(self) -> str:
+        """The same as text; equal plans give equal text."""
         return json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
 
     @classmethod

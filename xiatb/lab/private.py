@@ -1,8 +1,9 @@
 """What a hypervisor has for itself: /run, and libvirt's directories.
 
-Mounts are made inside the node's own mount namespace, so they go with it and leave no mount points behind. The
-private /run holds empty libvirt/ and xtb/ and, bound into it, the host's /run/xiatb and /run/netns, which the
-lab's own files need. All of it can be seen from outside: `LabPaths.private` and `LabPaths.private_disk`.
+Mounts are made inside the node's own mount namespace, so they go with it and leave no mount points behind.
+The private /run holds empty libvirt/ and xtb/ and, bound into it, the host's /run/xiatb and /run/netns,
+which the lab's own files need. All of it can be seen from outside: `LabPaths.private` and
+`LabPaths.private_disk`.
 """
 
 from __future__ import annotations

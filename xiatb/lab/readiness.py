@@ -18,7 +18,8 @@ READY_FD = "XIATB_READY_FD"
 
 
 class ReadyPipe:
-    """The read end of a pipe whose write end a child gets as XIATB_READY_FD; it writes one JSON line there."""
+    """The read end of a pipe whose write end a child gets as XIATB_READY_FD; it writes one JSON line
+    there."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
@@ -29,7 +30,8 @@ class ReadyPipe:
         return {READY_FD: str(self.writer)}
 
     def close_writer(self) -> None:
-        """After the child was started. A second call does nothing (the number may be another file by then)."""
+        """After the child was started. A second call does nothing (the number may be another file by
+        then)."""
         writer, self.writer = self.writer, -1
         if writer >= 0:
             os.close(writer)

@@ -1,4 +1,5 @@
-"""How the lab runs commands of the host: argv lists through one injected object, so that tests can record them."""
+"""How the lab runs commands of the host: argv lists through one injected object, so that tests can record
+them."""
 
 from __future__ import annotations
 
@@ -37,8 +38,9 @@ class Runner(Protocol):
         check: bool = True,
         netns: str | None = None,
     ) -> Result:
-        """Run `argv` to its end. `netns` is a name under /run/netns. Raises CommandError when `check` and the
-        exit code is not 0, DeadlineError after `timeout` seconds, HostNotAbleError when the program is missing."""
+        """Run `argv` to its end. `netns` is a name under /run/netns. Raises CommandError when `check` and
+        the exit code is not 0, DeadlineError after `timeout` seconds, HostNotAbleError when the program is
+        missing."""
 
 
 class HostRunner:
@@ -53,6 +55,7 @@ class HostRunner:
         check: bool = True,
         netns: str | None = None,
     ) -> Result:
+        """See `Runner.run`."""
         full = [*_netns_prefix(netns), *argv]
         try:
             done = subprocess.run(
@@ -94,6 +97,7 @@ class RecordingRunner:
         check: bool = True,
         netns: str | None = None,
     ) -> Result:
+        """See `Runner.run`."""
         full = (*_netns_prefix(netns), *argv)
         self.calls.append(full)
         matches = [prefix for prefix in self.answers if full[: len(prefix)] == prefix]

@@ -17,9 +17,9 @@ Json = dict[str, Any]
 def lab_status(paths: LabPaths, extensions: Callable[[], Json] = dict) -> Json:
     """The whole lab. Raises LabStateError when there is none.
 
-    {"lab", "status": starting|up|degraded|stopping|dead, "since", "topology", "seed", "supervisor", "shaping_backend",
-    "nodes": [...], "links": [...], "guests": [...], "processes": [...]}; degraded: some process of it is dead;
-    dead: the supervisor is."""
+    {"lab", "status": starting|up|degraded|stopping|dead, "since", "topology", "seed", "supervisor",
+    "shaping_backend", "nodes": [...], "links": [...], "guests": [...], "processes": [...]}; degraded: some
+    process of it is dead; dead: the supervisor is."""
     state, plan = read_state(paths), read_plan(paths)
     nodes = [_node_status(paths, plan, state, node.name) for node in plan.nodes]
     others = [

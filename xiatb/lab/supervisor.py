@@ -1,7 +1,7 @@
 """The supervisor: the process that holds a lab's Mininet object for as long as the lab is up.
 
-It makes the lab (reporting on standard output, JSON lines, to `xiatb up`), then answers on lab.sock until it is
-told to take the lab down. Interrupted or failed while making it, it rolls back what the journal says.
+It makes the lab (reporting on standard output, JSON lines, to `xiatb up`), then answers on lab.sock until
+it is told to take the lab down. Interrupted or failed while making it, it rolls back what the journal says.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ class Supervisor:
 
 
 def claim(paths: LabPaths) -> int:
-    """Make the state directory and take its lock; the lock's descriptor. Raises LabStateError when the lab is up
-    or something is left of it."""
+    """Make the state directory and take its lock; the lock's descriptor. Raises LabStateError when the lab
+    is up or something is left of it."""
     run_root = paths.run_root
     run_root.mkdir(mode=0o755, exist_ok=True)
     if not NETNS_ROOT.exists() and not any(run_root.iterdir()):

@@ -1,9 +1,9 @@
 """Taking a lab down: the journal walked backwards, whoever died in between.
 
-What belongs to the lab is known by marks that cannot be mistaken: pid with start time, the lab's random id in
-a process's environment, the inode of a network namespace that the lab's name is still bound to, paths that the
-journal names. Nothing is found by name pattern. Every step may be repeated: an interrupted teardown is simply
-run again.
+What belongs to the lab is known by marks that cannot be mistaken: pid with start time, the lab's random id
+in a process's environment, the inode of a network namespace that the lab's name is still bound to, paths
+that the journal names. Nothing is found by name pattern. Every step may be repeated: an interrupted
+teardown is simply run again.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def mounts_below(path: Path) -> list[Path]:
 
 
 def lab_processes(lab_id: str, acts: list[dict[str, Any]]) -> list[ProcessId]:
-    """Living processes of a lab: journalled, marked, or in one of its namespaces; not this one or its parents."""
+    """Living processes of a lab: journalled, marked, or in one of its namespaces; not this one or its
+    parents."""
     found = set(process.marked(lab_id)) | set(process.in_netns(_inodes(acts)))
     found |= {one for one in processes(acts) if one.alive()}
     spared = _ancestors()

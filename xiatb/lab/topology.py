@@ -155,7 +155,8 @@ BRIEF_LINK = re.compile(r"^\s*(\S+)\s+--\s+(\S+)\s*$")
 
 
 def normalise(data: Any) -> Any:
-    """Long form of everything that has a brief one: links "a -- b", services "echo", empty nodes, ads, guests.
+    """Long form of everything that has a brief one: links "a -- b", services "echo", empty nodes, ads,
+    guests.
 
     Anything that fits no form is left as it is for the schema to complain about."""
     if not isinstance(data, dict):

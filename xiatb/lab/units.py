@@ -1,8 +1,8 @@
 """Quantities in a topology file: text with a unit to integers, with the allowed range in every refusal.
 
-Durations become nanoseconds, rates bit/s, sizes bytes, shares parts per million: integers, so that plans compare.
-Rate units follow tc(8): `mbit` is 10^6 bit/s. `mbps` is refused: tc means bytes by it, most people bits.
-`M` and `MiB` are 2^20 bytes, `MB` is 10^6.
+Durations become nanoseconds, rates bit/s, sizes bytes, shares parts per million: integers, so that plans
+compare. Rate units follow tc(8): `mbit` is 10^6 bit/s. `mbps` is refused: tc means bytes by it, most people
+bits. `M` and `MiB` are 2^20 bytes, `MB` is 10^6.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def rate(value: object) -> int:
 
 
 def share(value: object) -> int:
-    """ "0.1%" -> parts per million, 0 to 100 %. A bare 0 is allowed; other bare numbers are refused as ambiguous."""
+    """ "0.1%" -> parts per million, 0 to 100 %. A bare 0 is allowed; other bare numbers are refused as
+    ambiguous."""
     number = _quantity(value, {"%": 10_000, "ppm": 1}, "a percentage", "0.1%", bare_zero=True)
     return _within(number, 0, 1_000_000, value, "0% to 100%")
 
