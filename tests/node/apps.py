@@ -121,7 +121,7 @@ async def datagrams(dag: str, count: str) -> None:
 
 
 async def probe(dag: str, seconds: str) -> None:
-    """Sends a datagram each millisecond; tells how many stayed unanswered and the longest time without answer."""
+    """Sends a datagram each millisecond; tells how many got lost and the longest time without an answer."""
     socket = await aio.open_datagram(key_of("probe"))
     answers: list[float] = []
     socket.on_receive(lambda payload, source: answers.append(time.monotonic()))

@@ -11,8 +11,9 @@ from xiatb.node.config import NodeConfig, PortConfig, load_config, parse_config
 
 def test_round_trip(tmp_path: Path) -> None:
     config = NodeConfig(
-        name="r1", kind="router", state_dir=tmp_path, hid_key=tmp_path / "k", lab="l", ad="AD:" + "1" * 40,
-        ad_public="00", ad_cert="00", ports=[PortConfig("eth0", mtu=9000, ifname="r1-eth0")], names=tmp_path / "n",
+        name="r1", kind="router", state_dir=tmp_path, hid_key=tmp_path / "k", lab="l",
+        ad="AD:" + "1" * 40, ad_public="00", ad_cert="00", names=tmp_path / "n",
+        ports=[PortConfig("eth0", mtu=9000, ifname="r1-eth0")],
     )  # fmt: skip
     config.save(tmp_path / "node.json")
     assert load_config(tmp_path / "node.json") == config
@@ -39,7 +40,8 @@ def test_all_problems_at_once() -> None:
         {"name": "h", "kind": "host", "state_dir": "/x", "hid_key": "/k", "zzz": 1},
         {"name": "h", "kind": "host", "state_dir": "/x", "hid_key": "/k", "ports": 3},
         {"name": "h", "kind": "host", "state_dir": "/x", "hid_key": "/k", "ports": [3]},
-        {"name": "h", "kind": "host", "state_dir": "/x", "hid_key": "/k", "ports": [{"name": "e", "mtu": "x"}]},
+        {"name": "h", "kind": "host", "state_dir": "/x", "hid_key": "/k",
+         "ports": [{"name": "e", "mtu": "x"}]},
         {"name": "r", "kind": "router", "state_dir": "/x", "hid_key": "/k"},
     ],
 )  # fmt: skip

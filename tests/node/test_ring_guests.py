@@ -108,4 +108,3 @@ def test_guest_moves_to_another_hypervisor_with_its_sessions(lab: MiniLab) -> No
     sent, probed = told(sender), told(probe)
     assert sent["size"] == 20 << 20 and sent["stats"]["moves"] == 4
     assert probed["longest_gap_ms"] < 500 and probed["lost"] < 100, probed
-    print(probed, sent["stats"]["moves"], f"{sent['seconds']:.1f} s")

@@ -36,7 +36,6 @@ def test_100_mb_over_a_bad_link(lab: MiniLab) -> None:
     impair.send_signal(signal.SIGTERM)
     for counts in told(impair):
         assert counts["lost"] > 10 and counts["duplicated"] > 10 and counts["reordered"] > 10, counts
-    print(f"{SIZE * 8 / sent['seconds'] / 1e6:.0f} Mbit/s", sent["stats"])
 
 
 def switch(lab: MiniLab, client: Client, up: str, down: str) -> str:
@@ -72,4 +71,3 @@ def test_100_mb_while_moving_between_domains(lab: MiniLab) -> None:
     sent, got = told(sender), told(server)
     assert got["size"] == SIZE and got["digest"] == sent["digest"]
     assert sent["stats"]["moves"] == 10 and got["stats"]["migrate_accepted"] == 10
-    print(f"{sent['seconds']:.1f} s", sent["stats"])

@@ -62,6 +62,10 @@ class Bindings:
         except IdentityError as error:
             raise ControlError("EACCES", f"no proof of the key of {sid}: {error.message}") from error
 
+    def owns(self, sid: XID, owner: Hashable) -> bool:
+        """Whether `sid` is bound by `owner`."""
+        return self._owners.get(sid.key) is owner
+
     def unbind(self, sid: XID, owner: Hashable) -> None:
         """Takes `sid` from its owner. Raises ControlError EINVAL when it is not that owner's."""
         if self._owners.get(sid.key) is not owner:

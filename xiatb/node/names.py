@@ -6,6 +6,7 @@ The file is read again when it has changed, so names may be added to a running l
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from xiatb.errors import WireError
@@ -13,6 +14,7 @@ from xiatb.node.control_protocol import ControlError
 from xiatb.wire.dag import DAG
 
 MAX_NAME = 255
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 def parse_hosts(text: str) -> dict[str, str]:
@@ -45,6 +47,22 @@ class Names:
         except FileNotFoundError:
             self._names, self._stamp = {}, None
         except (OSError, UnicodeDecodeError) as error:
+            raise ControlError("EIO", f"{self._path}: {error}") from error
+
+    def register(self, name: str, dag: DAG) -> None:
+        """Gives `name` to an address, in place of any earlier one; the lab's other nodes see it too.
+
+        Raises ControlError EINVAL for a name with other characters than letters, digits, dots and dashes,
+        ENOTSUP without a names file, EIO.
+        """
+        if _NAME.fullmatch(name) is None or len(name) > MAX_NAME:
+            raise ControlError("EINVAL", f"{name[:60]!r} is no name")
+        if self._path is None:
+            raise ControlError("ENOTSUP", "this lab has no names file")
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(f"{name.lower()} {dag.url()}\n")
+        except OSError as error:
             raise ControlError("EIO", f"{self._path}: {error}") from error
 
     def resolve(self, name: str) -> DAG:

@@ -14,6 +14,7 @@ from xiatb.errors import WireError, XiatbError
 from xiatb.node.control import Operation, Session
 from xiatb.node.control_protocol import ControlError, Json, field, number
 from xiatb.node.pinger import MAX_DATA, PingPlan
+from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XID, XidType
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Operations:
             "subscribe": self.op_subscribe,
             "ping": self.op_ping,
             "resolve": self.op_resolve,
+            "register": self.op_register,
             "routes": self.op_routes,
             "neighbours": self.op_neighbours,
             "handlers": self.op_handlers,
@@ -123,6 +125,17 @@ class Operations:
     def op_resolve(self, session: Session, request: Json) -> Json:
         """The address of a name."""
         return {"dag": str(self._node.names.resolve(field(request, "name", str)))}
+
+    def op_register(self, session: Session, request: Json) -> Json:
+        """Names an address; only the connection that has bound its SID, with the proof that takes, may."""
+        try:
+            dag = DAG.parse(field(request, "dag", str))
+        except WireError as error:
+            raise ControlError("EINVAL", f"dag: {error.message}") from error
+        if not self._node.bindings.owns(dag.intent, session):
+            raise ControlError("EACCES", f"{dag.intent} is not bound by this connection")
+        self._node.names.register(field(request, "name", str), dag)
+        return {}
 
     def op_routes(self, session: Session, request: Json) -> Json:
         """All route tables: `{"AD": [{"xid", "port", "nexthop", "flags", "deliver"}, ...], ...}`."""

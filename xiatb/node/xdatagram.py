@@ -90,6 +90,10 @@ class XDatagram:
         """The bound SID beneath, for services that need its driver."""
         return self._bound
 
+    def unread(self, got: tuple[bytes, DAG]) -> None:
+        """Puts a datagram back; the next `recv` gives it."""
+        self._queue.appendleft(got)
+
     def room(self, to: DAG) -> int:
         """The largest payload that fits one datagram to `to`, bytes."""
         return self._bound.endpoint.datagram.room(to)

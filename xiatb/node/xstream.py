@@ -245,6 +245,10 @@ class XReader:
             if data or not await self._more():
                 return data
 
+    def unread(self, data: bytes) -> None:
+        """Puts bytes back that were read; the next read gives them first."""
+        self._kept[:0] = data
+
     async def _more(self) -> bool:
         """Waits until there may be bytes; False at the end. Raises SocketError."""
         end = self._end
