@@ -18,7 +18,7 @@ from typing import Any
 
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import GuestPlan, NodePlan, Plan, ServicePlan
-from xiatb.lab.process import ProcessId, identify, stop_all
+from xiatb.lab.process import ProcessId, identify, in_netns, netns_inode, stop_all
 from xiatb.lab.runner import HostRunner
 
 PRIVATE = ("run/libvirt", "run/xtb", "var/lib/libvirt", "var/cache/libvirt", "var/log/libvirt", "etc/libvirt")
@@ -123,7 +123,9 @@ class FakeLab:
         self.messages.append(message)
 
     def close(self) -> None:
+        inodes = [inode for shell in self._shells.values() if (inode := netns_inode(shell.pid)) is not None]
         stop_all(self._processes)
+        stop_all(in_netns(inodes), grace=0.0)
         for shell in self._shells.values():
             shell.kill()
             shell.wait()

@@ -19,6 +19,14 @@ from xiatb.guests.recipe import KERNEL_CMDLINE
 NAMESPACE = "https://xiatb.invalid/guest/1"
 """Of the metadata element that marks a domain as ours."""
 EMULATOR = "/usr/bin/qemu-system-x86_64"
+TCG_ODD_BYTES = 8192
+"""What a TCG guest's RAM has over its whole MiB.
+
+QEMU before 9.0 loses guest writes in a migration under TCG: its dirty bitmap is read a word (64 pages) at
+a time without taking the dirty marks out of the software TLB, so that later writes to those pages are
+not seen ("physmem: Fix migration dirty bitmap coherency with TCG memory access", QEMU 9.0). A RAM block
+whose length is no multiple of 64 pages is read page by page by code that does it right. KVM is not affected.
+"""
 
 
 @functools.cache
@@ -42,6 +50,7 @@ def domain_xml(record: GuestRecord) -> str:
         .render(
             **values,
             domain_type="kvm" if record.accel == "kvm" else "qemu",
+            tcg_memory_bytes=0 if record.accel == "kvm" else (record.memory_mib << 20) + TCG_ODD_BYTES,
             namespace=NAMESPACE,
             cmdline=KERNEL_CMDLINE,
             emulator=EMULATOR,

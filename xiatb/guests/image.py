@@ -81,7 +81,7 @@ def guest_files(package: Path) -> list[tuple[str, Path]]:
         source = package / part
         candidates = [source] if source.is_file() else sorted(source.rglob("*"))
         for path in candidates:
-            wanted = path.suffix == ".py" and path.name not in recipe.XIATB_LEFT_OUT
+            wanted = path.suffix == ".py" and not any(map(path.match, recipe.XIATB_LEFT_OUT))
             if wanted and path.is_file():
                 found.append((f"xiatb/{path.relative_to(package)}", path))
     configs = package.parent / "click_configs"

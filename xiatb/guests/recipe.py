@@ -95,7 +95,8 @@ XIATB_PARTS = (
 )
 """Files and folders of the xiatb package that a guest carries."""
 
-XIATB_LEFT_OUT = ("scapy_layers.py",)
+XIATB_LEFT_OUT = ("scapy_*.py",)
+"""File name patterns: Scapy is too slow to import in a guest."""
 
 DISK_BYTES = 1 << 30
 JOURNAL_MIB = 4
