@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-
 from tests.node.minilab import MiniLab
 from tests.node.namespaces import Namespaces
 

@@ -25,7 +25,7 @@ def test_streams(lab: MiniLab) -> None:
     server = told(lab.app("h2", XAPPS, "stream_server", "up.lab.xia"))
     assert server["second"] == errno.EADDRINUSE and server["accepts"] == 1
     client = told(lab.app("h1", XAPPS, "stream_client", "UP.lab.xia"))
-    assert client["got"] == "he|HELLO"
+    assert client["got"] == "HE|HELLO"
     assert client["early"] == errno.ENOTCONN and client["again"] == errno.EISCONN
     assert client["would_block"] == errno.EAGAIN and client["timed_out"]
     assert client["size"] == 300_000 and client["end"] == ""

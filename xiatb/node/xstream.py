@@ -238,7 +238,7 @@ class XReader:
         if self._kept:
             data = bytes(self._kept[:n])
             del self._kept[:n]
-            return data
+            return data + self._end.stream.read(n - len(data))
         stream = self._end.stream
         while True:
             data = stream.read(n)
