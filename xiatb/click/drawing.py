@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xiatb.click.flatten import Connection
+from xiatb.click.flat import Connection
 from xiatb.click.graph import Router
 
 

@@ -9,113 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from xiatb.click.args import Argument, split, substitute
+from xiatb.click.args import Argument
 from xiatb.click.errors import Location, Problems
+from xiatb.click.flat import Box, Connection, FlatElement, FlatGraph, check_boxes, splice
 from xiatb.click.parser import parse
 from xiatb.click.registry import suggestion
-from xiatb.click.syntax import Chain, ClassRef, Compound, Config, Declaration, Endpoint, Scope
+from xiatb.click.scope import Env, Place, match, signature
+from xiatb.click.syntax import Chain, ClassRef, Compound, Declaration, Endpoint, Scope
 
 MAX_NESTING = 32
 MAX_ELEMENTS = 20_000
-_REST = "__REST__"
 _ANY_VALUE = "Null"
 """Stands for a parameter's value in a compound that nothing uses: good as a text and as a class."""
 
 
-class FlatElement(NamedTuple):
-    """An element of the flat graph."""
-
-    name: str
-    class_name: str
-    args: list[Argument]
-    where: Location
-    config_where: Location
-
-    @property
-    def config(self) -> str:
-        """The configuration as text."""
-        return ", ".join(argument.text for argument in self.args)
-
-
-class Connection(NamedTuple):
-    """Output `out_port` of `source` leads to input `in_port` of `target`."""
-
-    source: str
-    out_port: int
-    target: str
-    in_port: int
-    where: Location
-
-
-class FlatGraph(NamedTuple):
-    """A configuration without compounds."""
-
-    elements: dict[str, FlatElement]
-    connections: list[Connection]
-    requirements: list[str]
-
-    def to_text(self) -> str:
-        """The graph in the Click language; flattening that gives the same graph."""
-        lines = []
-        for element in self.elements.values():
-            config = f"({element.config})" if element.args else ""
-            lines.append(f"{element.name} :: {element.class_name}{config};")
-        lines.append("")
-        for wire in sorted({wire[:4] for wire in self.connections}):
-            source, out_port, target, in_port = wire
-            left = f"{source} [{out_port}]" if out_port else source
-            right = f"[{in_port}] {target}" if in_port else target
-            lines.append(f"{left} -> {right};")
-        return "\n".join(lines) + "\n"
-
-
-class _Env:
-    """Names visible at a place: variables and compound classes, innermost first."""
-
-    __slots__ = ("classes", "parent", "variables")
-
-    def __init__(self, parent: _Env | None) -> None:
-        self.parent = parent
-        self.variables: dict[str, str] = {}
-        self.classes: dict[str, tuple[ClassRef, _Env]] = {}
-
-    def all_variables(self) -> dict[str, str]:
-        outer = self.parent.all_variables() if self.parent else {}
-        return {**outer, **self.variables}
-
-    def lookup(self, name: str) -> tuple[ClassRef, _Env] | None:
-        env: _Env | None = self
-        while env is not None:
-            if name in env.classes:
-                return env.classes[name]
-            env = env.parent
-        return None
-
-    def class_names(self) -> list[str]:
-        return list(self.classes) + (self.parent.class_names() if self.parent else [])
-
-
-class _Box(NamedTuple):
-    """An expanded compound: how many ports it has, and where it was declared."""
-
-    n_in: int
-    n_out: int
-    where: Location
-
-
 class Flattener:
-    """Expands one configuration. `is_class(name)` says whether a primitive element class exists."""
+    """Expands one configuration.
+
+    `is_class(name)` says whether a primitive element class exists, `all_names()` lists them. `bad` are the
+    paths of elements that could not be expanded.
+    """
 
     def __init__(
         self, is_class: Callable[[str], bool], all_names: Callable[[], list[str]], problems: Problems
-    ):
+    ) -> None:
         self.is_class = is_class
         self.all_names = all_names
         self.problems = problems
         self.elements: dict[str, FlatElement] = {}
-        self.boxes: dict[str, _Box] = {}
+        self.boxes: dict[str, Box] = {}
         self.wires: list[Connection] = []
         self.bad: set[str] = set()
         self.requirements: list[str] = []
@@ -154,165 +77,143 @@ class Flattener:
     # -- expansion ------------------------------------------------------------------------------
     def expand(self, scopes: list[Scope]) -> None:
         """Expand the outermost scopes, which share their names."""
-        env = _Env(None)
+        env = Env(None)
         self.top = scopes[-1].where
-        for scope in scopes:
-            self._define(scope, env)
         merged = Scope(scopes[-1].where)
         for scope in scopes:
+            env.define(scope, self.problems)
             merged.statements += scope.statements
-        self._scope(merged, "", env, 0, inner=False)
+        self._scope(merged, Place("", env, 0))
         self._try_unused(env)
 
-    def _try_unused(self, env: _Env) -> None:
+    def finish(self) -> FlatGraph:
+        """Splice the compounds' ports out; gives the flat graph."""
+        check_boxes(self.boxes, self.wires, self.bad, self.problems)
+        wires = splice(self.elements, self.boxes, self.wires)
+        return FlatGraph(self.elements, wires, self.requirements)
+
+    def _try_unused(self, env: Env) -> None:
         """Expand the compounds that nothing uses too, only to find the errors in them."""
         for name, (ref, home) in env.classes.items():
-            if ref.compound is None or ref.where in self.used:
-                continue
-            trial = Flattener(self.is_class, self.all_names, self.problems)
-            trial.top, trial.count = self.top, self.count
-            for number, body in enumerate(ref.compound.bodies):
-                inner = _Env(home)
-                inner.variables = {formal.name: _ANY_VALUE for formal in body.formals}
-                trial._define(body, inner)
-                trial._scope(body, f"{name}@{number}/", inner, 1, inner=True)
-            trial._check_boxes()
-            self.used |= trial.used
+            if ref.compound is None:
+                self._resolve(ref, home)
+            elif ref.where not in self.used:
+                trial = Flattener(self.is_class, self.all_names, self.problems)
+                trial.top, trial.count = self.top, self.count
+                for number, body in enumerate(ref.compound.bodies):
+                    inner = Env(home)
+                    inner.variables = {formal.name: _ANY_VALUE for formal in body.formals}
+                    inner.define(body, self.problems)
+                    trial._scope(body, Place(f"{name}@{number}/", inner, 1))
+                check_boxes(trial.boxes, trial.wires, trial.bad, self.problems)
+                self.used |= trial.used
 
-    def _define(self, scope: Scope, env: _Env) -> None:
-        for name, value, where in scope.defines:
-            text, unknown = substitute(value, env.all_variables())
-            for missing in unknown:
-                self.problems.add(where, f"variable ${missing} is not defined")
-            env.variables[name] = text
-        for name, ref, where in scope.classes:
-            if name in env.classes and env.classes[name][0].where != ref.where:
-                first = env.classes[name][0].where
-                self.problems.add(where, f"element class '{name}' is defined twice, first at {first}")
-            env.classes[name] = (ref, env)
-
-    def _scope(self, scope: Scope, prefix: str, env: _Env, depth: int, inner: bool) -> tuple[int, int]:
-        """Expand the statements of one scope; gives the numbers of inputs and outputs of a compound."""
-        names: dict[str, Location] = {}
+    def _scope(self, scope: Scope, place: Place) -> None:
+        """Expand the statements of one scope."""
         for statement in scope.statements:
             for declaration in _declarations(statement):
                 if declaration.name:
-                    self._note_name(declaration, names, inner)
-        expanded: set[str] = set()
-        used: dict[str, set[int]] = {"input": set(), "output": set()}
+                    self._note_name(declaration, place)
         for statement in scope.statements:
             if isinstance(statement, Declaration):
-                self._element(statement, statement.name, prefix, env, depth, expanded)
-                continue
-            paths = [self._stop(stop, names, prefix, env, depth, expanded, inner) for stop in statement.stops]
-            self._connect(statement, paths, prefix, used if inner else None)
-        self._port_gaps(scope, used)
-        return max(used["input"], default=-1) + 1, max(used["output"], default=-1) + 1
-
-    def _port_gaps(self, scope: Scope, used: dict[str, set[int]]) -> None:
-        for end, ports in used.items():
+                self._element(statement, statement.name, place)
+            else:
+                paths = [self._stop(stop, place) for stop in statement.stops]
+                self._connect(statement, paths, place)
+        for end, ports in place.used.items():
             for port in range(max(ports, default=-1)):
                 if port not in ports:
                     self.problems.add(scope.where, f"'{end}' port {port} of this compound is not connected")
 
-    def _note_name(self, declaration: Declaration, names: dict[str, Location], inner: bool) -> None:
-        name = declaration.name
-        if inner and name in ("input", "output"):
-            self.problems.add(declaration.where, f"'{name}' is the name of the compound's own ports")
+    def _note_name(self, declaration: Declaration, place: Place) -> None:
+        name, where, names = declaration.name, declaration.where, place.names
+        if place.inner and name in ("input", "output"):
+            self.problems.add(where, f"'{name}' is the name of the compound's own ports")
         elif name in names:
-            self.problems.add(
-                declaration.where, f"element '{name}' is declared twice, first at {names[name]}"
-            )
+            self.problems.add(where, f"element '{name}' is declared twice, first at {names[name]}")
         elif name.startswith("/") or name.endswith("/") or name.isdecimal():
-            self.problems.add(declaration.where, f"'{name}' is not a good name for an element")
-        names.setdefault(name, declaration.where)
+            self.problems.add(where, f"'{name}' is not a good name for an element")
+        names.setdefault(name, where)
 
-    def _stop(
-        self, stop: Endpoint, names: dict[str, Location], prefix: str, env: _Env, depth: int,
-        expanded: set[str], inner: bool,
-    ) -> str:  # fmt: skip
+    def _stop(self, stop: Endpoint, place: Place) -> str:
         """Path of the element at one stop of a chain, expanding it when it is declared there; '' if bad."""
         declaration = stop.declaration
         if declaration is None:
-            if stop.name in names or (inner and stop.name in ("input", "output")):
-                return prefix + stop.name
-            if not (env.lookup(stop.name) or self.is_class(stop.name)):
-                known = [*names, *env.class_names()]
+            if stop.name in place.names or (place.inner and stop.name in ("input", "output")):
+                return place.prefix + stop.name
+            if not (place.env.lookup(stop.name) or self.is_class(stop.name)):
+                known = [*place.names, *place.env.class_names()]
                 known += self.all_names() if stop.name[:1].isupper() else []
                 hint = suggestion(stop.name, known)
-                self.problems.add(
-                    stop.where, f"'{stop.name}' is neither an element nor an element class{hint}"
-                )
+                text = f"'{stop.name}' is neither an element nor an element class{hint}"
+                self.problems.add(stop.where, text)
                 return ""
             declaration = Declaration("", ClassRef(stop.where, stop.name), None, stop.where)
         name = declaration.name
         if not name:
-            cls_name = declaration.cls.name if not declaration.cls.compound else ""
+            class_name = declaration.cls.name
             if declaration.cls.variable:
-                cls_name = env.all_variables().get(cls_name, cls_name)
-            number = len(expanded) + 1
-            while f"{cls_name}@{number}" in names:
-                number += 1
-            name = f"{cls_name}@{number}"
-        self._element(declaration, name, prefix, env, depth, expanded)
-        return prefix + name
+                class_name = place.env.all_variables().get(class_name, class_name)
+            name = place.anonymous(class_name)
+        self._element(declaration, name, place)
+        return place.prefix + name
 
-    def _connect(self, chain: Chain, paths: list[str], prefix: str, used: dict[str, set[int]] | None) -> None:
+    def _connect(self, chain: Chain, paths: list[str], place: Place) -> None:
         stops = chain.stops
-        for end, port in (("first", stops[0].in_port), ("last", stops[-1].out_port)):
+        for stop, port, side in (
+            (stops[0], stops[0].in_port, "input"),
+            (stops[-1], stops[-1].out_port, "output"),
+        ):
             if port is not None:
-                stop = stops[0] if end == "first" else stops[-1]
-                side = "input" if end == "first" else "output"
                 self.problems.add(stop.where, f"{side} port [{port}] leads nowhere (expected '->')")
         for left, right, source, target in zip(stops, stops[1:], paths, paths[1:], strict=False):
             if not source or not target:
                 self.bad.update(path for path in (source, target) if path)
                 continue
-            out_port, in_port = left.out_port or 0, right.in_port or 0
-            if used is not None:
-                for path, end, wrong, port in (
-                    (source, "input", "output", out_port),
-                    (target, "output", "input", in_port),
-                ):
-                    if path == prefix + wrong:
-                        word = "from" if wrong == "output" else "to"
-                        self.problems.add(left.where, f"cannot connect {word} '{wrong}' of a compound")
-                    if path == prefix + end:
-                        used[end].add(port)
-            self.wires.append(Connection(source, out_port, target, in_port, left.where))
+            wire = Connection(source, left.out_port or 0, target, right.in_port or 0, left.where)
+            if place.inner:
+                self._note_ports(wire, place)
+            self.wires.append(wire)
 
-    def _element(
-        self, declaration: Declaration, name: str, prefix: str, env: _Env, depth: int, expanded: set[str]
-    ) -> None:
+    def _note_ports(self, wire: Connection, place: Place) -> None:
+        """Remember which ports of the compound a connection inside it uses."""
+        if wire.source == place.prefix + "output":
+            self.problems.add(wire.where, "cannot connect from 'output' of a compound")
+        if wire.target == place.prefix + "input":
+            self.problems.add(wire.where, "cannot connect to 'input' of a compound")
+        if wire.source == place.prefix + "input":
+            place.used["input"].add(wire.out_port)
+        if wire.target == place.prefix + "output":
+            place.used["output"].add(wire.in_port)
+
+    def _element(self, declaration: Declaration, name: str, place: Place) -> None:
         """Add one declared element, or the inside of the compound that it is."""
-        path = prefix + name
-        if name in expanded:
+        if name in place.expanded:
             return
-        expanded.add(name)
+        place.expanded.add(name)
+        path = place.prefix + name
         self.count += 1
         if self.count > MAX_ELEMENTS:
-            self.problems.add(
-                self.top, f"more than {MAX_ELEMENTS} elements (compounds that contain each other?)"
-            )
+            text = f"more than {MAX_ELEMENTS} elements (compounds that contain each other?)"
+            self.problems.add(self.top, text)
             self.bad.add(path)
             return
-        args = self._args(declaration.config, env)
-        found = self._resolve(declaration.cls, env)
+        args = place.env.arguments(declaration.config, self.problems)
+        found = self._resolve(declaration.cls, place.env)
         config_where = declaration.config.where if declaration.config else declaration.where
         if isinstance(found, str):
             self.elements[path] = FlatElement(path, found, args, declaration.where, config_where)
         elif found is None:
             self.bad.add(path)
-        elif depth >= MAX_NESTING:
+        elif place.depth >= MAX_NESTING:
             self.problems.add(declaration.where, f"compounds nest more than {MAX_NESTING} deep (recursion?)")
             self.bad.add(path)
         else:
-            self._compound(found[0], found[1], args, path, declaration, depth)
+            compound, home = found
+            self._compound(compound, declaration, args, Place(path + "/", home, place.depth + 1))
 
-    def _resolve(self, ref: ClassRef, env: _Env) -> str | tuple[Compound, _Env] | None:
-        """The primitive class name, or the compound and where it was written; None when unknown
-        (reported).
-        """
+    def _resolve(self, ref: ClassRef, env: Env) -> str | tuple[Compound, Env] | None:
+        """The primitive class name, or the compound and where it was written; None when unknown."""
         for _ in range(MAX_NESTING):
             if ref.compound is not None:
                 self.used.add(ref.where)
@@ -325,12 +226,11 @@ class Flattener:
                     return None
                 name = value
             found = env.lookup(name)
+            if found is not None and found[0].name == name and not found[0].variable:
+                # `elementclass Queue Queue`: the name means what it meant outside
+                found = found[1].parent.lookup(name) if found[1].parent else None
             if found is None:
                 break
-            if found[0].name == name and not found[0].variable:
-                if found[1].parent is None or not (outer := found[1].parent.lookup(name)):
-                    break
-                found = outer
             ref, env = found
         if self.is_class(name):
             return name
@@ -338,140 +238,29 @@ class Flattener:
         self.problems.add(ref.where, f"there is no element class '{name}'{hint}")
         return None
 
-    def _args(self, config: Config | None, env: _Env) -> list[Argument]:
-        if config is None:
-            return []
-        variables = env.all_variables()
-        args: list[Argument] = []
-        for argument in split(config.text, config.where):
-            text, unknown = substitute(argument.text, variables)
-            for name in unknown:
-                self.problems.add(argument.where, f"variable ${name} is not defined")
-            rest = (
-                argument.text.startswith("$") and argument.text[1:].strip("{}") in variables and "," in text
-            )
-            if rest:
-                args += [Argument(piece.text, argument.where) for piece in split(text, argument.where)]
-            elif text or not argument.text.startswith("$"):
-                args.append(Argument(text, argument.where))
-        return args
-
     def _compound(
-        self,
-        compound: Compound,
-        env: _Env,
-        args: list[Argument],
-        path: str,
-        declaration: Declaration,
-        depth: int,
+        self, compound: Compound, declaration: Declaration, args: list[Argument], place: Place
     ) -> None:
+        """Expand the first overload that fits; `place` is its inside, seen from where it was written."""
+        path = place.prefix[:-1]
         for body in compound.bodies:
-            variables = _match(body, args)
+            variables = match(body, args)
             if variables is None:
                 continue
-            inner = _Env(env)
-            inner.variables.update(variables)
-            self._define(body, inner)
-            n_in, n_out = self._scope(body, path + "/", inner, depth + 1, inner=True)
-            self.boxes[path] = _Box(n_in, n_out, declaration.where)
+            inside = Place(place.prefix, Env(place.env), place.depth)
+            inside.env.variables.update(variables)
+            inside.env.define(body, self.problems)
+            self._scope(body, inside)
+            self.boxes[path] = Box(inside.count("input"), inside.count("output"), declaration.where)
             return
-        wants = " or ".join(_signature(body) for body in compound.bodies)
+        wants = " or ".join(signature(body) for body in compound.bodies)
         found = f"{len(args)} argument{'' if len(args) == 1 else 's'}"
-        self.problems.add(
-            declaration.cls.where, f"{declaration.cls.name} expects {wants}, found {found}".strip()
-        )
+        owner = declaration.cls.name or "this compound"
+        self.problems.add(declaration.cls.where, f"{owner} expects {wants}, found {found}")
         self.bad.add(path)
-
-    # -- splicing -------------------------------------------------------------------------------
-    def finish(self) -> FlatGraph:
-        """Splice the compounds' ports out; gives the flat graph."""
-        forward: dict[tuple[str, int], list[tuple[str, int]]] = {}
-        for wire in self.wires:
-            source = wire.source + "/output" if wire.source in self.boxes else wire.source
-            target = wire.target + "/input" if wire.target in self.boxes else wire.target
-            forward.setdefault((source, wire.out_port), []).append((target, wire.in_port))
-        self._check_boxes()
-        connections: dict[tuple[str, int, str, int], Connection] = {}
-        for wire in self.wires:
-            if wire.source not in self.elements:
-                continue
-            first = wire.target + "/input" if wire.target in self.boxes else wire.target
-            for target, port in self._follow(forward, (first, wire.in_port), wire):
-                key = (wire.source, wire.out_port, target, port)
-                connections.setdefault(key, Connection(*key, wire.where))
-        return FlatGraph(self.elements, list(connections.values()), self.requirements)
-
-    def _follow(
-        self, forward: dict[tuple[str, int], list[tuple[str, int]]], start: tuple[str, int], wire: Connection
-    ) -> list[tuple[str, int]]:
-        """The real elements' inputs that `start` leads to, through any number of compound ports."""
-        found, waiting, seen = [], [start], set()
-        while waiting:
-            end = waiting.pop()
-            if end in seen:
-                continue
-            seen.add(end)
-            if end[0] in self.elements:
-                found.append(end)
-            else:
-                waiting += forward.get(end, [])
-        return found
-
-    def _check_box(self, wire: Connection) -> None:
-        for path, port, side in (
-            (wire.source, wire.out_port, "output"),
-            (wire.target, wire.in_port, "input"),
-        ):
-            box = self.boxes.get(path)
-            if box is None:
-                continue
-            count = box.n_out if side == "output" else box.n_in
-            if port >= count:
-                self.problems.add(wire.where, f"'{path}' has no {side} {port} (it has {count})")
-
-    def _check_boxes(self) -> None:
-        for wire in self.wires:
-            self._check_box(wire)
-        inputs = {(wire.target, wire.in_port) for wire in self.wires}
-        outputs = {(wire.source, wire.out_port) for wire in self.wires}
-        for path, box in self.boxes.items():
-            for side, count, used in (("input", box.n_in, inputs), ("output", box.n_out, outputs)):
-                for port in range(count):
-                    if (path, port) not in used and path not in self.bad:
-                        self.problems.add(box.where, f"{side} {port} of '{path}' is not connected")
 
 
 def _declarations(statement: Declaration | Chain) -> list[Declaration]:
     if isinstance(statement, Declaration):
         return [statement]
     return [stop.declaration for stop in statement.stops if stop.declaration is not None]
-
-
-def _match(body: Scope, args: list[Argument]) -> dict[str, str] | None:
-    """Values of a body's parameters for these arguments; None when they do not fit."""
-    values: dict[str, str] = {}
-    texts = [argument.text for argument in args]
-    for formal in body.formals:
-        if formal.keyword in ("", _REST):
-            continue
-        hit = next((text for text in texts if text.split(" ", 1)[0] == formal.keyword and " " in text), None)
-        if hit is None:
-            return None
-        values[formal.name] = hit.split(" ", 1)[1].strip()
-        texts.remove(hit)
-    for formal in body.formals:
-        if formal.keyword == "":
-            if not texts:
-                return None
-            values[formal.name] = texts.pop(0)
-        elif formal.keyword == _REST:
-            values[formal.name] = ", ".join(texts)
-            texts = []
-    return values if not texts else None
-
-
-def _signature(body: Scope) -> str:
-    if not body.formals:
-        return "no arguments"
-    words = [f"{formal.keyword} ${formal.name}".strip() for formal in body.formals]
-    return f"({', '.join(words)})"

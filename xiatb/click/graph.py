@@ -10,7 +10,8 @@ from xiatb.click.args import bind
 from xiatb.click.context import Context
 from xiatb.click.element import Element, listing
 from xiatb.click.errors import ClickFileError, ConfigError, HandlerError, Problems
-from xiatb.click.flatten import FlatElement, FlatGraph, Flattener
+from xiatb.click.flat import FlatElement, FlatGraph
+from xiatb.click.flatten import Flattener
 from xiatb.click.library import library_path
 from xiatb.click.packet import Packet
 from xiatb.click.processing import KIND_WORDS, PULL, PUSH, check_ports, count_ports, resolve

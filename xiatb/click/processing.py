@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xiatb.click.element import Element
 from xiatb.click.errors import Location, Problems
-from xiatb.click.flatten import Connection, FlatGraph
+from xiatb.click.flat import Connection, FlatGraph
 
 PUSH, PULL, AGNOSTIC = "h", "l", "a"
 KIND_WORDS = {PUSH: "push", PULL: "pull", AGNOSTIC: "agnostic"}
