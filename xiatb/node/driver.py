@@ -153,7 +153,13 @@ class EndpointDriver:
     # ---- changes around us ------------------------------------------------------------------------
 
     def _relocated(self, locator: NodeLocator) -> None:
-        """The node is somewhere else now: move there at once."""
+        """The node is somewhere else now, or has joined anew: move there at once."""
+        try:
+            self._move(locator)
+        except XiatbError as error:
+            self._lost(error)
+
+    def _move(self, locator: NodeLocator) -> None:
         old, self.locator = self.locator, locator
         if locator.ifname != old.ifname:
             self._loop.remove_reader(self._socket.fileno())
@@ -163,7 +169,7 @@ class EndpointDriver:
         now = time.monotonic()
         if locator.mtu != old.mtu:
             self.endpoint.set_mtu(locator.mtu)
-        if locator.dag != old.dag:
+        if locator.epoch != old.epoch:
             self.endpoint.move(locator.dag.service(locator.ad, locator.hid, self.sid), now)
         self.pump()
 

@@ -190,8 +190,8 @@ class NodeProcess:
             mac=uplink.mac if direct else self.ports[0].mac,
             epoch=self._epoch,
         )
-        if new == self.locator:
-            return
+        # Told even when nothing has changed: after a new join peers should hear of us at once, since
+        # whatever was sent meanwhile is lost, and a move makes them forget their back-off.
         self._epoch += 1
         self.locator = new._replace(epoch=self._epoch)
         self.context.dag = new.dag
