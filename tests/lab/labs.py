@@ -78,7 +78,18 @@ def leftovers(name: str, lab_id: str) -> list[str]:
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]
     links = subprocess.run(["ip", "-d", "link"], capture_output=True, text=True, check=True).stdout
     found += [line for line in links.splitlines() if name in line]
-    return found + [f"process {one.pid}" for one in process.marked(lab_id)]
+    found += [f"process {one.pid}" for one in process.marked(lab_id)]
+    return found + _naming(f"/{name}/")
+
+
+def _naming(word: str) -> list[str]:
+    """Processes with a word in their command line (QEMU has no mark, but the lab's paths)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [line] if word in line else []
+    return found
 
 
 @contextlib.contextmanager

@@ -8,8 +8,10 @@ which the lab's own files need. All of it can be seen from outside: `LabPaths.pr
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from xiatb.errors import XiatbError
 from xiatb.lab.context import Context
 from xiatb.lab.paths import NETNS_ROOT, RUN_ROOT
 
@@ -36,8 +38,12 @@ def make_directories(context: Context, node: str) -> None:
 
 
 def mount_directories(context: Context, node: str) -> None:
-    """The mounts, /run last because the others' sources lie in it."""
+    """The mounts, /run last because the others' sources lie in it. Raises XiatbError when the node shares our
+    mount namespace: they would be the whole host's then."""
     paths = context.paths
+    if os.stat(f"/proc/{context.node_pid(node)}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino:
+        raise XiatbError(f"{node}: Mininet gave it no mount namespace of its own")
+    context.runner.run(context.in_node(node, ["mount", "--make-rprivate", "/"]))
     base = paths.private(node)
     for root in (RUN_ROOT, NETNS_ROOT):
         _bind(context, node, root, base / "run" / root.relative_to("/run"))
