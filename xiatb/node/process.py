@@ -24,9 +24,7 @@ from xiatb.node.control import ControlServer, Session
 from xiatb.node.control_protocol import Json
 from xiatb.node.cores import Cores
 from xiatb.node.effects import HostJoined, HostLeft
-from xiatb.node.gateway_cores import GatewayCores
 from xiatb.node.graph import build_router
-from xiatb.node.host_cores import HostCores
 from xiatb.node.internal_link import ensure_internal_link
 from xiatb.node.locator import BROADCAST_MAC, NodeLocator
 from xiatb.node.names import Names
@@ -91,7 +89,7 @@ class NodeProcess:
         self.router.initialize(self.context)
         self._closers.append(self.router.cleanup)
         self.tables.set(self.hid.key, Entry(SELF))
-        self.cores = GatewayCores(self) if self.config.is_gateway else HostCores(self)
+        self.cores = self._make_cores()
         self._closers.append(self.cores.close)
         self.context.serve("xcmp", lambda packet: self.pinger.receive(packet.xip))
         self.context.serve("join", self.cores.receive_join)
@@ -122,6 +120,16 @@ class NodeProcess:
         for closer in reversed(self._closers):
             closer()
         self._closers.clear()
+
+    def _make_cores(self) -> Cores:
+        # Imported here, as an emulated guest takes a second for the routing that it does not run.
+        if self.config.is_gateway:
+            from xiatb.node.gateway_cores import GatewayCores
+
+            return GatewayCores(self)
+        from xiatb.node.host_cores import HostCores
+
+        return HostCores(self)
 
     # ---- links ------------------------------------------------------------------------------------
 
