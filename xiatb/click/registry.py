@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import pkgutil
 
 from xiatb.click.element import Element
 
@@ -36,6 +34,8 @@ def find(name: str) -> type[Element] | None:
 
 def all_classes(registered: bool = True) -> dict[str, type[Element]]:
     """Every element class there is, by name, sorted; without those of `register` when so wanted."""
+    import pkgutil
+
     from xiatb.click import elements
 
     found = dict(_extra) if registered else {}
@@ -49,6 +49,8 @@ def all_classes(registered: bool = True) -> dict[str, type[Element]]:
 
 def suggestion(name: str, known: list[str]) -> str:
     """ " (did you mean X?)" when one of `known` looks like `name`, else nothing."""
+    import difflib  # only when something is wrong: start-up counts in a guest
+
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[close[0]]}?)" if close else ""
