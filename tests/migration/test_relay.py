@@ -242,4 +242,5 @@ def test_meter_bound_follows_rate_and_round_trip() -> None:
     assert one.bound(0.010) == pytest.approx(12.5e6 * (0.010 + meter.SLACK_S), rel=0.02)
     assert one.bound(100.0) == meter.CEILING
     one.saw_backlog(500_000)
-    assert one.peak_backlog_ms == pytest.approx(40, rel=0.02)
+    assert one.peak_backlog_ms() == pytest.approx(40, rel=0.02)
+    assert Meter(0.0).peak_backlog_ms() is None

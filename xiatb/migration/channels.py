@@ -59,14 +59,12 @@ class RelaySet:
         """Bytes both ways, peak backlog and errors, by channel kind (as this side's local end saw them)."""
         report: dict[str, Any] = {}
         for kind, relay in self.relays:
-            entry = report.setdefault(
-                kind,
-                {"sent": 0, "received": 0, "peak_backlog_bytes": 0, "peak_backlog_ms": 0.0, "errors": []},
-            )
+            entry = report.setdefault(kind, {"sent": 0, "received": 0, "peak_backlog_bytes": 0, "errors": []})
             entry["sent"] += relay.up.total
             entry["received"] += relay.down.total
             entry["peak_backlog_bytes"] = max(entry["peak_backlog_bytes"], relay.up.peak_backlog)
-            entry["peak_backlog_ms"] = round(max(entry["peak_backlog_ms"], relay.up.peak_backlog_ms), 1)
+            if (waited := relay.up.peak_backlog_ms()) is not None:
+                entry["peak_backlog_ms"] = round(max(entry.get("peak_backlog_ms", 0.0), waited), 1)
             if relay.error:
                 entry["errors"].append(relay.error)
         return report

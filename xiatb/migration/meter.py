@@ -12,6 +12,8 @@ from collections import deque
 SLACK_S = 0.015
 FLOOR = 128 * 1024
 CEILING = 8 * 1024 * 1024
+BULK = 1 << 20
+"""Channels that carried less than this have no rate worth naming."""
 _SAMPLE_S = 0.1
 _SAMPLES = 10
 
@@ -22,14 +24,18 @@ class Meter:
     def __init__(self, now: float) -> None:
         self.total = 0
         self.peak_backlog = 0
-        self.peak_backlog_ms = 0.0
+        self._began = now
+        self._ended = now
         self._since = now
         self._in_sample = 0
         self._rates: deque[float] = deque(maxlen=_SAMPLES)
 
     def count(self, size: int, now: float) -> bool:
         """`size` bytes went through; True when a rate sample was completed (time to look at the bound)."""
+        if self.total == 0:
+            self._began = now
         self.total += size
+        self._ended = now
         self._in_sample += size
         elapsed = now - self._since
         if elapsed < _SAMPLE_S:
@@ -49,8 +55,11 @@ class Meter:
 
     def saw_backlog(self, size: int) -> None:
         """Note `size` bytes waiting now."""
-        if size > self.peak_backlog:
-            self.peak_backlog = size
-        rate = self.rate
-        if rate > 0:
-            self.peak_backlog_ms = max(self.peak_backlog_ms, 1000.0 * size / rate)
+        self.peak_backlog = max(self.peak_backlog, size)
+
+    def peak_backlog_ms(self) -> float | None:
+        """The peak as time at the mean rate of the whole transfer; None for channels that carried too little."""
+        elapsed = self._ended - self._began
+        if self.total < BULK or elapsed <= 0:
+            return None
+        return 1000.0 * self.peak_backlog * elapsed / self.total
