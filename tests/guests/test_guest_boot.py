@@ -12,7 +12,7 @@ import pytest
 from tests.guests.fakelab import FakeLab, a_guest, wait
 from xiatb.guests import libvirtd
 from xiatb.guests.agent.pattern import digest_of_file, digest_of_region
-from xiatb.guests.manager import LibvirtGuestManager
+from xiatb.guests.manager import READY_DEADLINE, LibvirtGuestManager
 from xiatb.identity.keys import KeyPair
 from xiatb.lab.plan import ServicePlan
 from xiatb.lab.runner import CommandError
@@ -69,7 +69,7 @@ def test_the_guest_is_ready_soon(running):
     lab, manager = running
     status = manager.status(lab)["vm1"]
     assert (status["state"], status["on"], status["home"]) == ("running", "hv1", "hv1")
-    assert lab.boot_seconds < 60
+    assert lab.boot_seconds < READY_DEADLINE
     state = ask(running, op="ready")
     assert state["services"]["writer"]["state"] == "up"
 

@@ -24,7 +24,7 @@ from xiatb.lab.extensions import LabContext
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import GuestPlan, Plan
 
-READY_DEADLINE = 120.0
+READY_DEADLINE = 240.0
 DISK = "/var/lib/libvirt/images/{guest}.qcow2"
 AGENT_SOCKET = "/run/xtb/agent-{guest}.sock"
 CONSOLE = "/var/log/libvirt/console-{guest}.log"

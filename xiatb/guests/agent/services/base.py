@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from xiatb.errors import XiatbError
 from xiatb.guests.agent.protocol import LineDecoder, Message, encode, failure, success
 
-BIND_DEADLINE = 60.0
+BIND_DEADLINE = 150.0
 _RETRY = 0.2
 
 
