@@ -58,7 +58,8 @@ class Meter:
         self.peak_backlog = max(self.peak_backlog, size)
 
     def peak_backlog_ms(self) -> float | None:
-        """The peak as time at the mean rate of the whole transfer; None for channels that carried too little."""
+        """The peak as time at the mean rate of the whole transfer; None for channels that carried too
+        little."""
         elapsed = self._ended - self._began
         if self.total < BULK or elapsed <= 0:
             return None
