@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import random
 import signal
 
 import pytest
@@ -121,3 +123,33 @@ def test_stream_carries_bulk(lab: MiniLab, mtu: int) -> None:
     assert told(sender)["connected"]
     sent, got = told(sender), told(server)
     assert sent["digest"] == got["digest"] and got["size"] == 20 << 20
+
+
+def test_random_requests_always_get_an_answer(lab: MiniLab) -> None:
+    """Operations with arguments of every type: one answer each, no exception in the log, the node lives."""
+    lab.node("r1", "hypervisor", ad="ad1")
+    lab.node("h1", "host")
+    lab.link("h1", "r1")
+    rng = random.Random(6)
+    lab.start("r1")
+    client = lab.joined("r1")
+    dag, hid = str(lab.locator("h1", "ad1")), str(lab.hid("h1"))
+    values = [None, True, 0, -1, 2**70, 1.5, "", "x", "RE", dag, hid, [], {}, [1], "SID:" + "0" * 40,
+              "SID:30000ff0" + "0" * 32, "00", "lc1/check.count", "core/rt_SID.add", "\ud800",
+              float("nan")]  # fmt: skip
+    fields = ["sid", "public", "signature", "dag", "count", "interval", "timeout", "size", "name", "read", "write", "value", "hid", "port"]
+    operations = ["status", "locator", "bind", "unbind", "resolve", "register", "routes", "neighbours",
+                  "handlers", "joined", "guest_expect", "guest_detach", "guest_wait", "ping", "nothing", 7,
+                  None]  # fmt: skip
+    for _ in range(600):
+        request = {"op": rng.choice(operations)}
+        for field in rng.sample(fields, rng.randrange(5)):
+            request[field] = rng.choice(values)
+        if request["op"] in ("ping", "guest_wait"):
+            request["timeout"], request["count"] = rng.choice([0.001, -1, "x"]), rng.choice([1, 2, "x"])
+        client._id += 1
+        request["id"] = client._id
+        client.socket.sendall(json.dumps(request).encode() + b"\n")
+        assert "ok" in client.answer(client._id), request
+    assert lab.client("r1").ask("status")["joined"]
+    assert "Traceback" not in lab.log("r1"), lab.log("r1")

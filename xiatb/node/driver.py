@@ -128,6 +128,7 @@ class EndpointDriver:
         if len(outs) >= DRAIN_BUDGET:
             # More may wait: let the loop read acknowledgements in between.
             self.poke()
+            return
         self._arm()
 
     def _arm(self) -> None:

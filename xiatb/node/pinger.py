@@ -52,16 +52,21 @@ class Pinger:
         Returns {sent, received, rtt_min_ms, rtt_avg_ms, rtt_max_ms} (rtt_* null without an answer).
         Raises ControlError ENETUNREACH when this node has no address.
         """
+        if self._source() is None:
+            raise ControlError("ENETUNREACH", "this node has joined no network")
         ident = self._next_ident = (self._next_ident + 1) & 0xFFFF
         rtts: list[float] = []
         start = time.monotonic()
-        waiting = []
-        for seq in range(plan.requests):
-            await asyncio.sleep(max(0.0, start + seq * plan.interval - time.monotonic()))
-            waiting.append(asyncio.ensure_future(self._one(ident, seq & 0xFFFF, plan)))
-            waiting[-1].add_done_callback(lambda task: _tell(task, rtts, report))
+        waiting: set[asyncio.Task[Json]] = set()
         try:
-            await asyncio.gather(*waiting)
+            for number in range(plan.requests):
+                await asyncio.sleep(max(0.0, start + number * plan.interval - time.monotonic()))
+                task = asyncio.ensure_future(self._one(ident, number & 0xFFFF, plan))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
+                task.add_done_callback(lambda done: _tell(done, rtts, report))
+            while waiting:
+                await asyncio.wait(waiting)
         finally:
             for task in waiting:
                 task.cancel()
@@ -76,12 +81,14 @@ class Pinger:
     async def _one(self, ident: int, seq: int, plan: PingPlan) -> Json:
         source = self._source()
         if source is None:
-            raise ControlError("ENETUNREACH", "this node has joined no network")
+            # The locator was lost on the way: as good as a lost packet.
+            return {"event": "ping_lost", "seq": seq}
         outcome: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._pending[ident, seq] = _Pending(time.monotonic_ns(), outcome)
         try:
-            message = xcmp.echo(True, ident, seq, bytes(plan.size))
-            self._send(xip.build(xip.NXT_XCMP, plan.dag, source, message))
+            self._send(
+                xip.build(xip.NXT_XCMP, plan.dag, source, xcmp.echo(True, ident, seq, bytes(plan.size)))
+            )
             return await asyncio.wait_for(outcome, plan.timeout)
         except TimeoutError:
             return {"event": "ping_lost", "seq": seq}

@@ -139,14 +139,25 @@ class NodeProcess:
         changes, lost = self._monitor.drain()
         by_name = {port.name: port for port in self.ports}
         if lost:
-            changes = [link for name in by_name if (link := rtnetlink.get_link(name)) is not None]
+            write_log("warning", "link events were lost: looking at every port")
+            found = {port: rtnetlink.get_link(port.name) for port in self.ports}
+            changes = [link for link in found.values() if link is not None]
+            for missing in (port for port, link in found.items() if link is None and port.up):
+                self._link_gone(missing)
         for link in changes:
             port = by_name.get(link.name)
             if port is None or (port.index == 0 and self.config.attach == "direct"):
                 continue
-            if link.deleted and link.ifindex != port.ifindex:
-                continue
-            self._link_changed(port, link)
+            if not link.deleted:
+                self._link_changed(port, link)
+            elif link.ifindex == port.ifindex:
+                self._link_gone(port)
+
+    def _link_gone(self, port: Port) -> None:
+        port.update(None)
+        write_log("info", f"port {port.index} ({port.name}) is gone")
+        if port.index:
+            self.cores.link_down(port)
 
     def _link_changed(self, port: Port, link: rtnetlink.Link) -> None:
         before = (port.up, port.mac, port.mtu, port.ifindex)
