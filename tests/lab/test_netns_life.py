@@ -16,6 +16,7 @@ from xiatb.errors import LabStateError
 from xiatb.lab import process
 from xiatb.lab.paths import NETNS_ROOT
 from xiatb.lab.process import ProcessId
+from xiatb.lab.state import read_state
 from xiatb.lab.status import lab_status
 
 pytestmark = [pytest.mark.netns, needs_root]
@@ -124,6 +125,21 @@ def test_an_up_whose_terminal_is_killed_rolls_back(tmp_path: Path) -> None:
     while lab.paths.root.exists() and time.monotonic() < deadline:
         pass
     assert leftovers(lab.name, lab_id) == []
+
+
+def test_an_up_whose_supervisor_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    lab = TestLab(tmp_path)
+    child = subprocess.Popen(cli("up", str(lab.file), "-n", lab.name), stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.rstrip().endswith("] node processes"):
+            break
+    state = read_state(lab.paths)
+    state.supervisor.signal(signal.SIGKILL)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "the supervisor ended before the lab was up" in errors
+    assert leftovers(lab.name, state.id) == []
 
 
 def test_a_failing_up_names_the_reason_and_leaves_nothing(tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ def start(plan: Plan, supervise: list[str], progress: Callable[[Event], None]) -
         child.send_signal(signal.SIGTERM)
         _wait_rolled_back(child, progress)
         raise
+    finally:
+        if child.poll() is not None and paths.journal.exists():
+            teardown(paths)  # it was killed before it could roll back
 
 
 def bring_up(
@@ -109,13 +112,13 @@ def _follow(child: subprocess.Popen[bytes], progress: Callable[[Event], None]) -
 
 def _wait_rolled_back(child: subprocess.Popen[bytes], progress: Callable[[Event], None]) -> None:
     """A second Ctrl-C stops the waiting only."""
+    with contextlib.suppress(XiatbError):
+        _follow(child, progress)  # when it says "ready" now, the signal makes it take the lab down
     try:
-        _follow(child, progress)
-    except XiatbError:
         child.wait(_ROLLBACK)
-        return
-    # It was up in the same moment; it takes the lab down on the signal.
-    child.wait(_ROLLBACK)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def stop(paths: LabPaths, progress: Callable[[str], None]) -> None:

@@ -45,7 +45,7 @@ class LabNet:
         printed = io.StringIO()
         try:
             with contextlib.redirect_stdout(printed):
-                Link(nodes[a], nodes[b], intfName1=port_a, intfName2=port_b, fast=True)
+                Link(nodes[a], nodes[b], intfName1=port_a, intfName2=port_b, fast=True, up=None)
         except Exception as error:  # noqa: BLE001  Mininet raises bare Exception
             raise MininetError(f"link {a}:{port_a} -- {b}:{port_b}: {error}") from error
 

@@ -40,7 +40,7 @@ def lab_status(paths: LabPaths, extensions: Callable[[], Json] = dict) -> Json:
         "topology": state.topology,
         "seed": plan.seed,
         "data_plane": plan.data_plane,
-        "accel": extra.get("accel", plan.accel),
+        "accel": next((one["accel"] for one in extra.get("guests", {}).values() if "accel" in one), None),
         "supervisor": {"pid": state.supervisor.pid, "alive": alive},
         "shaping_backend": state.shaping_backend,
         "nodes": nodes,
