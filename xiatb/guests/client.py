@@ -8,7 +8,6 @@ no answer to the request is dropped.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import itertools
@@ -186,11 +185,6 @@ def _pieces(state: Message, offset: int) -> list[tuple[str, bytes]]:
 
 def _idle(seconds: float) -> None:
     select.select([], [], [], seconds)
-
-
-async def request(locate: Locate, message: Message, timeout: float = 30.0) -> Message:
-    """`AgentClient.request` for asyncio code: runs it in a thread."""
-    return await asyncio.to_thread(AgentClient(locate).request, message, timeout)
 
 
 def fixed(path: Path) -> Locate:

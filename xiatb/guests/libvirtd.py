@@ -11,13 +11,11 @@ import contextlib
 import hashlib
 import os
 import platform
-import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
@@ -191,24 +189,6 @@ def connection(root: Path) -> Iterator[libvirt.virConnect]:
     finally:
         with contextlib.suppress(libvirt.libvirtError):
             opened.close()
-
-
-def stop(pid: int, is_it: Callable[[], bool], grace: float = 5.0) -> None:
-    """Ends the daemon `pid` if `is_it()` still holds once a pidfd is open: TERM, after `grace` s KILL."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if not is_it():
-            return
-        for number, patience in ((15, grace), (9, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, number)
-            if select.select([descriptor], [], [], patience)[0]:
-                return
-    finally:
-        os.close(descriptor)
 
 
 def qemu_pids(root: Path, uuid: str) -> list[int]:
