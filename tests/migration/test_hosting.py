@@ -1,0 +1,163 @@
+"""Facts from domain XML, admission, ledger, configuration, policy, names."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.migration.samples import CAPABILITIES, DISK, HID, JOB, REQUEST, SIDS
+from xiatb.errors import InvalidFileError, XiatbError
+from xiatb.migration import config, hosting
+from xiatb.migration.driver import HostFacts
+from xiatb.migration.facts import facts_of, identity_of, request_for
+from xiatb.migration.ledger import Entry, Ledger
+from xiatb.migration.policy import FREE_PASSES, MOST_MS, START_MS, DowntimeLimit
+
+XML = """<domain type='qemu'><name>vm1</name><uuid>11111111-2222-3333-4444-555555555555</uuid>
+<memory unit='KiB'>196608</memory><vcpu placement='static'>2</vcpu>
+<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><kernel>/k</kernel><initrd>/i</initrd></os>
+<devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
+<source file='/d/vm1.qcow2'/><target dev='vda'/></disk>
+<disk type='file' device='cdrom'><source file='/d/seed.iso'/><target dev='sda'/><readonly/></disk>
+<interface type='ethernet'><target dev='tap3' managed='no'/></interface></devices></domain>"""
+HOST = HostFacts(7002000, 9000000, ("pc-q35-7.2",))
+
+
+def test_facts_and_request() -> None:
+    facts = facts_of(XML)
+    assert (facts.name, facts.memory, facts.vcpus, facts.accel) == ("vm1", 192 << 20, 2, "tcg")
+    assert facts.disks == (("vda", "/d/vm1.qcow2", "qcow2"),)
+    assert (facts.port, facts.machine, facts.files) == ("tap3", "pc-q35-7.2", ("/k", "/i"))
+    request = request_for(JOB, facts, identity_of(None, "vm1"), (), storage=False)
+    assert (request.hid, request.port, request.memory) == ("", "tap3", 192 << 20)
+
+
+@pytest.mark.parametrize("xml", ["", "<domain", "<domain/>"])
+def test_bad_domain_xml(xml: str) -> None:
+    with pytest.raises(XiatbError):
+        facts_of(xml)
+
+
+def test_identity_from_the_record(tmp_path: Path) -> None:
+    record = tmp_path / "vm1" / "guest.json"
+    record.parent.mkdir()
+    record.write_text(
+        json.dumps({"hid": HID, "services": [{"sid": str(SIDS[0])}], "image_id": "x", "tap": "tap0"})
+    )
+    identity = identity_of(tmp_path, "vm1")
+    assert (identity.hid, identity.services, identity.image, identity.port) == (
+        HID,
+        (str(SIDS[0]),),
+        "x",
+        "tap0",
+    )
+    assert identity_of(tmp_path, "vm2").hid == ""
+    record.write_text("[]")
+    with pytest.raises(XiatbError, match="not a guest record"):
+        identity_of(tmp_path, "vm1")
+
+
+def admit(tmp_path: Path, state: str = "absent", request: dict[str, Any] | None = None, **own: Any) -> None:
+    disks = tmp_path / "images"
+    disks.mkdir(exist_ok=True)
+    disk = dataclasses.replace(DISK, path=str(disks / "vm1.qcow2"))
+    wanted = dataclasses.replace(REQUEST, **{"disks": (disk,), **(request or {})})
+    mine = dataclasses.replace(CAPABILITIES, host="hv2", **own)
+    hosting.admit(wanted, CAPABILITIES, mine, HOST, state, disks)
+
+
+def test_admission(tmp_path: Path) -> None:
+    admit(tmp_path)
+    refusals: list[tuple[str, str, dict[str, Any]]] = [
+        ("guest-exists", "vm1", {"state": "off"}),
+        ("version-mismatch", "older", {"qemu": 7000000}),
+        ("version-mismatch", "pc-q35-9.9", {"request": {"machine": "pc-q35-9.9"}}),
+        ("version-mismatch", "KVM", {"request": {"accel": "kvm"}, "accel": "tcg"}),
+        ("image-missing", "/no/such", {"request": {"files": ("/no/such",)}}),
+        ("no-room", "128 MiB of memory", {"memory_free": 1 << 20}),
+        ("no-room", "the disks need", {"disk_free": 1}),
+        ("disk-missing", "--with-storage", {"request": {"storage": False}}),
+        ("unsupported", "takes disks only in", {"request": {"disks": (DISK,)}}),
+    ]
+    for code, words, how in refusals:
+        with pytest.raises(hosting.RefusedError, match=words) as caught:
+            admit(tmp_path, **how)
+        assert caught.value.code == code
+    (tmp_path / "images" / "vm1.qcow2").touch()
+    admit(tmp_path, request={"storage": False})
+    with pytest.raises(hosting.RefusedError, match="remove it first"):
+        admit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "/var/lib/libvirt/images/../../../etc/x", "/var/lib/libvirt/images"]
+)
+def test_disks_stay_in_their_directory(path: str) -> None:
+    request = dataclasses.replace(REQUEST, disks=(dataclasses.replace(DISK, path=path),))
+    with pytest.raises(hosting.RefusedError, match="takes disks only in"):
+        hosting.admit(request, CAPABILITIES, CAPABILITIES, HOST, "absent", Path("/var/lib/libvirt/images"))
+
+
+def test_disks_are_made_and_removed(tmp_path: Path) -> None:
+    disk = dataclasses.replace(DISK, path=str(tmp_path / "a" / "x.qcow2"))
+    asyncio.run(hosting.create_disk(disk))
+    seen = asyncio.run(hosting.inspect_disk("vda", disk.path, "qcow2"))
+    assert seen.size == disk.size
+    assert hosting.remove_disks((disk,)) == ()
+    assert hosting.remove_disks((disk,)) == ()
+    with pytest.raises(hosting.RefusedError, match="qemu-img create"):
+        asyncio.run(hosting.create_disk(dataclasses.replace(disk, path="/proc/x.qcow2")))
+    with pytest.raises(XiatbError, match="qemu-img info"):
+        asyncio.run(hosting.inspect_disk("vda", disk.path, "qcow2"))
+
+
+def test_ledger_sweeps_what_a_crash_left(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "migrations")
+    assert ledger.left() == []
+    disk, sock = tmp_path / "d", tmp_path / "s"
+    disk.touch()
+    sock.touch()
+    entry = Entry(JOB, "vm1", (str(disk),), (str(sock),))
+    ledger.open(entry)
+    assert Ledger(tmp_path / "migrations").left() == [entry]
+    assert ledger.sweep(entry, guest_here=True) == (str(sock),)
+    assert disk.exists()
+    ledger.open(entry)
+    assert ledger.sweep(entry, guest_here=False) == (str(disk),)
+    assert ledger.left() == []
+    (tmp_path / "migrations" / "job-x.json").write_text("[")
+    assert ledger.left() == []
+
+
+def test_config_there_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    peer = config.Peer("hv2", SIDS[1], "/x")
+    wanted = config.DaemonConfig(
+        "lab", "hv1", tmp_path / "k", tmp_path, tmp_path / "s", {"hv2": peer}, carrier="unix"
+    )
+    path.write_text(json.dumps(wanted.to_json()))
+    assert config.load(path) == wanted
+    path.write_text(json.dumps({"colour": 1, "peers": {"hv2": {"sid": "x", "address": ""}}}))
+    with pytest.raises(InvalidFileError) as caught:
+        config.load(path)
+    assert len(caught.value.problems) == 7
+    path.write_text("{")
+    with pytest.raises(InvalidFileError):
+        config.load(path)
+
+
+def test_downtime_limit_starts_low_and_rises_in_bounds() -> None:
+    limit = DowntimeLimit()
+    assert limit.next(1, 0.0) == START_MS
+    assert [limit.next(n, 10.0) for n in range(1, FREE_PASSES + 1)] == [None] * FREE_PASSES
+    seen = [limit.next(FREE_PASSES + 1, 10.0 + 0.1 * n) for n in range(100)]
+    raised = [value for value in seen if value is not None]
+    assert raised == sorted(raised)
+    assert raised[-1] == MOST_MS
+    assert limit.next(50, 1e6) is None

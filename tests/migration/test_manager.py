@@ -1,0 +1,138 @@
+"""The lab's side: finding the guest, refusals, the names file; and the verb's exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.migration.samples import HID, SIDS
+from xiatb.cli import migrate as verb
+from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
+from xiatb.lab.client import SocketGoneError
+from xiatb.lab.paths import LabPaths
+from xiatb.migration import manager
+from xiatb.node.control_protocol import ControlError
+from xiatb.wire.xid import XID
+
+AD1, AD2 = "AD:" + "1" * 40, "AD:" + "2" * 40
+HOSTHID = "HID:" + "3" * 40
+
+
+def plan() -> Any:
+    def node(name: str, kind: str, ad: str) -> Any:
+        return SimpleNamespace(name=name, kind=kind, ad=ad, hid=HOSTHID, migration_sid=str(SIDS[0]))
+
+    nodes = [node("hv1", "hypervisor", AD1), node("hv2", "hypervisor", AD2), node("r1", "router", AD1)]
+    guest = SimpleNamespace(name="vm1", hid=HID)
+    return SimpleNamespace(
+        lab="t",
+        nodes=nodes,
+        guests=(guest,),
+        kind=lambda *kinds: [one for one in nodes if one.kind in kinds],
+        node=lambda name: next(one for one in nodes if one.name == name),
+        guest=lambda name: guest,
+        names={
+            "vm1.t.xia": f"RE {AD1} {HID}",
+            "echo.vm1.t.xia": f"RE ( {AD1} {HID} ) {SIDS[1]}",
+            "hv1.t.xia": f"RE {AD1} {HOSTHID}",
+        },
+    )
+
+
+def test_daemon_config_knows_the_other_hypervisors(tmp_path: Path) -> None:
+    paths = LabPaths("t", run_root=tmp_path)
+    made = manager.daemon_config(plan(), paths, plan().node("hv1"))
+    assert sorted(made.peers) == ["hv2"]
+    assert made.peers["hv2"].address == f"RE ( {AD2} {HOSTHID} ) {SIDS[0]}"
+    assert made.socket == tmp_path / "t" / "nodes" / "hv1" / "migrated.sock"
+
+
+def test_names_follow_the_guest(tmp_path: Path) -> None:
+    path = tmp_path / "names"
+    path.write_text("".join(f"{name} {dag}\n" for name, dag in plan().names.items()))
+    manager.relocate_names(path, plan(), "vm1", XID.parse(AD2))
+    assert path.read_text().splitlines() == [
+        f"vm1.t.xia RE {AD2} {HID}",
+        f"echo.vm1.t.xia RE ( {AD2} {HID} ) {SIDS[1]}",
+        f"hv1.t.xia RE {AD1} {HOSTHID}",
+    ]
+
+
+class FakeManager(manager.MigrationManager):
+    """Answers of daemons from a table."""
+
+    def __init__(self, states: dict[str, str]) -> None:
+        super().__init__()
+        self.states = states
+
+    def _ask(self, context: Any, node: str, op: str, **fields: Any) -> dict[str, Any]:
+        if node not in self.states:
+            raise SocketGoneError(f"{node}: gone")
+        return {"states": dict.fromkeys(fields["guests"], self.states[node])}
+
+
+@pytest.mark.parametrize(
+    ("guest", "to", "states", "code", "words"),
+    [
+        ("vm9", "hv2", {}, "EUSAGE", "no guest named 'vm9'; guests: vm1"),
+        ("vm1", "r1", {}, "EUSAGE", "no hypervisor host named 'r1'; hosts: hv1, hv2"),
+        ("vm1", "hv1", {"hv1": "running", "hv2": "absent"}, "EUSAGE", "already on hv1"),
+        ("vm1", "hv2", {"hv1": "off", "hv2": "absent"}, "not-running", "hv1: off, hv2: absent"),
+        ("vm1", "hv2", {}, "not-running", "no daemon answers"),
+    ],
+)
+def test_requests_that_make_no_sense(
+    guest: str, to: str, states: dict[str, str], code: str, words: str
+) -> None:
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"))
+    with pytest.raises(ControlError, match=words) as caught:
+        FakeManager(states).migrate(context, guest, to, True, lambda event: None)
+    assert caught.value.code == code
+
+
+def test_meaning_of_errors() -> None:
+    assert isinstance(verb._meaning(ControlError("EUSAGE", "x"), cancelled=False), UsageError)
+    assert isinstance(verb._meaning(ControlError("cancelled", "x"), cancelled=True), InterruptedByUserError)
+    other = verb._meaning(ControlError("no-room", "full"), cancelled=False)
+    assert (type(other), other.exit_code) == (XiatbError, 1)
+    assert "no-room" in other.message
+
+
+def test_follow_gives_the_result() -> None:
+    def events() -> Iterator[dict[str, Any]]:
+        yield {"event": "phase", "phase": "storage"}
+        yield {
+            "event": "progress",
+            "phase": "storage",
+            "total": 10,
+            "remaining": 5,
+            "rate": 1 << 20,
+            "pass": 0,
+        }
+        yield {"event": "phase", "phase": "precopy"}
+        yield {"event": "progress", "phase": "precopy", "total": 0, "remaining": 0, "rate": 0, "pass": 3}
+        yield {"event": "result", "guest": "vm1", "total_ms": 5.0}
+
+    assert verb.follow(events(), quiet=True) == {"guest": "vm1", "total_ms": 5.0}
+    assert verb.follow(events(), quiet=False) == {"guest": "vm1", "total_ms": 5.0}
+
+
+def test_verb_shows_its_options() -> None:
+    done = CliRunner().invoke(verb.command, ["--help"])
+    assert done.exit_code == 0
+    assert all(option in done.output for option in ("--to", "--with-storage", "--lab", "--output"))
+
+
+def test_result_table(capsys: pytest.CaptureFixture[str]) -> None:
+    verb._tell({"guest": "vm1", "from": "hv1", "to": "hv2", "total_ms": 1234.5, "downtime_ms": None,
+                "passes": [1, 2], "bytes_qemu": {"ram": 1 << 20}, "note": "careful"})  # fmt: skip
+    shown = capsys.readouterr()
+    assert "vm1 moved from hv1 to hv2" in shown.out
+    assert "1234 ms" in shown.out
+    assert "not known" in shown.out
+    assert "careful" in shown.err
