@@ -137,7 +137,8 @@ def test_random_requests_always_get_an_answer(lab: MiniLab) -> None:
     values = [None, True, 0, -1, 2**70, 1.5, "", "x", "RE", dag, hid, [], {}, [1], "SID:" + "0" * 40,
               "SID:30000ff0" + "0" * 32, "00", "lc1/check.count", "core/rt_SID.add", "\ud800",
               float("nan")]  # fmt: skip
-    fields = ["sid", "public", "signature", "dag", "count", "interval", "timeout", "size", "name", "read", "write", "value", "hid", "port"]
+    fields = ["sid", "public", "signature", "dag", "count", "interval", "timeout", "size", "name", "read",
+              "write", "value", "hid", "port"]  # fmt: skip
     operations = ["status", "locator", "bind", "unbind", "resolve", "register", "routes", "neighbours",
                   "handlers", "joined", "guest_expect", "guest_detach", "guest_wait", "ping", "nothing", 7,
                   None]  # fmt: skip
