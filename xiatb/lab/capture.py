@@ -18,6 +18,8 @@ from xiatb.lab.source import did_you_mean
 from xiatb.lab.state import LabState
 
 _START = 10.0
+_DRAIN = 0.5
+"""dumpcap gets frames in blocks up to 0.1 s old and drops what it has not got when it is told to end"""
 _COUNTED = re.compile(rb"received/dropped on interface '[^']*': (\d+)/(\d+)")
 
 
@@ -110,7 +112,7 @@ class Capture:
     def stop(self) -> dict[str, Any]:
         """End it; {"file","packets","dropped"}."""
         assert self._child is not None
-        if self._child.poll() is None:
+        if not self.finished(_DRAIN):
             self._child.send_signal(signal.SIGINT)
         try:
             self._said += self._child.communicate(timeout=10)[1] or b""
