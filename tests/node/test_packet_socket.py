@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import subprocess
 
 import pytest
 
@@ -98,3 +99,19 @@ def test_port_survives_its_interface(namespaces: Namespaces) -> None:
     finally:
         port.close()
         loop.close()
+
+
+def test_full_qdisc_counts_drops(namespaces: Namespaces) -> None:
+    for name in "ab":
+        namespaces.add(name)
+    namespaces.link("a", "eth0", "b", "eth0")
+    tc = ["tc", "-n", namespaces["a"], "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100kbit"]
+    subprocess.run([*tc, "burst", "3000", "limit", "6000"], check=True, timeout=20)
+    with namespaces.entered("a"):
+        sender = PacketSocket("eth0", 0xC0DE)
+    try:
+        results = [sender.send(frame(SID, 1000)) for _ in range(50)]
+        assert results[0] and not results[-1]
+        assert sender.tx_dropped == results.count(False) > 30
+    finally:
+        sender.close()

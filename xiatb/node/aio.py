@@ -112,9 +112,13 @@ class XServer:
 
     def _served(self, task: asyncio.Future[None], end: StreamEnd) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or task.exception() is None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
             return
-        log.error("a connection handler failed", exc_info=task.exception())
+        if isinstance(error, OSError):
+            log.info("a connection ended: %s", error)
+        else:
+            log.error("a connection handler failed", exc_info=error)
         end.abort()
 
     def _lost(self, error: XiatbError) -> None:
