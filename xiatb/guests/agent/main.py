@@ -49,7 +49,6 @@ class Agent:
 
     async def run(self) -> None:
         """Announces `ready` once every service is up or has failed; returns when asked to power off."""
-        self._pipe.send(b"\n")
         self._pipe.send(encode({"event": "agent", "name": self._name, "version": VERSION}))
         announce = asyncio.ensure_future(self._announce())
         await self.off.wait()

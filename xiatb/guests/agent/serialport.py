@@ -43,7 +43,11 @@ class SerialPipe:
         self._loop.add_reader(fd, self._readable)
 
     def send(self, line: bytes) -> bool:
-        """Queues one whole message; False (and counted) when the queue has no room for it."""
+        """Queues one whole message; False (and counted) when the queue has no room for it.
+
+        An empty line goes before it, so that what a migration cut off cannot spoil it.
+        """
+        line = b"\n" + line
         if len(self._queue) + len(line) > MAX_QUEUED:
             self.dropped += 1
             return False
