@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -81,11 +82,16 @@ def follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
         TimeElapsedColumn(),
     )
     console = Console(stderr=True, quiet=quiet)
-    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+    plain = not quiet and not console.is_terminal
+    begin = time.monotonic()
+    with Progress(*columns, console=console, transient=plain, disable=plain) as progress:
         task = progress.add_task("starting", total=None, detail="")
         for event in events:
             if event["event"] == "result":
                 result = {key: value for key, value in event.items() if key != "event"}
+            elif event["event"] == "phase" and plain:
+                phase = str(event.get("phase"))
+                click.echo(f"[{time.monotonic() - begin:6.1f} s] {_PHASES.get(phase, phase)}", err=True)
             elif event["event"] == "phase":
                 _show_phase(progress, task, str(event.get("phase")))
             elif event["event"] == "progress":

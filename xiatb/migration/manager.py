@@ -130,6 +130,7 @@ class MigrationManager:
         else with the migration's reason as code: the guest then runs on where it was.
         """
         self._check(context.plan, guest, to)
+        self._revive(context)
         source, states = self.where(context, guest)
         if source is None:
             seen = (
@@ -138,15 +139,34 @@ class MigrationManager:
             raise ControlError("not-running", f"guest {guest} is not running ({seen})")
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
-        result: dict[str, Any] = {}
-        with ControlClient(socket_path(context.paths, source)) as client:
-            for event in client.stream("migrate", timeout=SILENCE_S, guest=guest, to=to, storage=storage):
-                if event.get("event") == "result":
-                    result = {k: v for k, v in event.items() if k not in ("event", "id")}
-                else:
-                    emit({k: v for k, v in event.items() if k != "id"})
+        try:
+            result = self._run(context, source, {"guest": guest, "to": to, "storage": storage}, emit)
+        except SocketGoneError:
+            now, _ = self.where(context, guest)
+            where = f"the guest runs on {now}" if now else f"look for the guest on {source}"
+            raise ControlError("lost", f"the migration daemon of {source} has ended; {where}") from None
         self._moved(context, guest, to)
         return result
+
+    def _run(self, context: LabContext, source: str, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        """Let the source's daemon do it; events go to `emit`, the result comes back."""
+        result: dict[str, Any] = {}
+        with ControlClient(socket_path(context.paths, source)) as client:
+            for event in client.stream("migrate", timeout=SILENCE_S, **request):
+                told = {key: value for key, value in event.items() if key != "id"}
+                if event.get("event") == "result":
+                    result = {key: value for key, value in told.items() if key != "event"}
+                else:
+                    emit(told)
+        return result
+
+    def _revive(self, context: LabContext) -> None:
+        """Start daemons again that have died; each cleans up after its predecessor."""
+        with self._lock:
+            dead = [node for node, daemon in self._daemons.items() if not daemon.alive()]
+        for node in dead:
+            context.progress(f"migration daemon {node} had ended; starting it again")
+            self.start_node(context, node)
 
     def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
         """Cancel the guest's migration; {"cancelled": False} when it is too late. ControlError if there is
