@@ -172,14 +172,18 @@ def test_commands_with_a_bounded_answer_and_in_pieces(agent):
 def test_noise_on_the_line_in_both_directions(agent):
     client, bridge, _ = agent
     client.wait_ready(20.0)
-    bridge.noise = (
-        b'{"id": 1, "ok": true, "result"\xff\xfe[[[[\n123\n{"id":"x","ok":true,"result":{}}\nhalf a li'
-    )
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(bridge.path))
         sock.sendall(b"\x00\xff garbage \n" + b"[" * 5000 + b"\n" + b'{"op":"uptime"' + b"x" * 20_000)
-    assert client.request({"op": "uptime"})["monotonic_ns"] > 0
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(10.0)
+        while sock.recv(4096):
+            pass
     assert client.request({"op": "ready"})["malformed"] >= 2
+    bridge.noise = (
+        b'{"id": 1, "ok": true, "result"\xff\xfe[[[[\n123\n{"id":"x","ok":true,"result":{}}\nhalf a li'
+    )
+    assert client.request({"op": "uptime"})["monotonic_ns"] > 0
 
 
 def test_a_dead_service_is_reported_and_others_go_on(agent):
