@@ -152,7 +152,6 @@ class Builder:
             pass_fds=[pipe.writer],
         )
         pipe.close_writer()
-        self.context.state.processes[what] = self.context.identify(self.context.children[what].pid)
         self.context.state.processes[f"shell {helper}"] = state.shell
         return pipe, link
 
@@ -193,7 +192,7 @@ class Builder:
     def _start_node(self, node: NodePlan) -> ReadyPipe:
         pipe = ReadyPipe()
         config = self.paths.node(node.name) / "node.json"
-        child = self.context.start(
+        self.context.start(
             self.context.in_node(node.name, [sys.executable, "-m", "xiatb.node", str(config)]),
             what=f"node {node.name}",
             log=self.paths.node_log(node.name),
@@ -201,7 +200,7 @@ class Builder:
             pass_fds=[pipe.writer],
         )
         pipe.close_writer()
-        self.context.state.nodes[node.name].process = self.context.identify(child.pid)
+        self.context.state.nodes[node.name].process = self.context.state.processes.pop(f"node {node.name}")
         self.context.save()
         return pipe
 

@@ -85,9 +85,7 @@ class Context:
         child = self.start(
             self.in_node(node, argv), what=what, log=log, env=self.environment(node, env), pass_fds=pass_fds
         )
-        with self._lock:
-            self.state.processes[what] = self.identify(child.pid)
-            self.save()
+        self.save()
         return child
 
     def start(
@@ -111,12 +109,11 @@ class Context:
                 start_new_session=True,
                 cwd="/",
             )
+        found = process.identify_child(child.pid)
+        self.owner.process(found.pid, found.start, what=what)
         with self._lock:
             self.children[what] = child
-        found = process.identify(child.pid)
-        if found is None:
-            raise XiatbError(f"{what} ended at once: {last_words(log)}", hint=f"see {log}")
-        self.owner.process(found.pid, found.start, what=what)
+            self.state.processes[what] = found
         return child
 
     def ask_node(self, node: str, op: str, *, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class LabOperations:
         child = await self._thread(
             lambda: self._context.spawn(node, argv, what=what, log=log_file, env=environment)
         )
+        self._context.state.processes.pop(what, None)  # that it ends is no fault of the lab
         return {"pid": child.pid}
 
     async def op_run_wait(self, session: Session, request: Json) -> Json:

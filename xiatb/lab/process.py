@@ -56,6 +56,11 @@ def identify(pid: int) -> ProcessId | None:
     return ProcessId(pid, start) if running else None
 
 
+def identify_child(pid: int) -> ProcessId:
+    """The identity of a child that was not waited for yet, even if it has ended already."""
+    return ProcessId(pid, _stat(pid)[0])
+
+
 def boot_id() -> str:
     """The kernel's random id of this boot; pids, namespaces and mounts do not outlive it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
