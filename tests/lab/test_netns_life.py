@@ -109,7 +109,8 @@ def test_an_interrupted_up_leaves_nothing(tmp_path: Path, number: int, after: fl
     if child.returncode == 0:
         lab.down()
     else:
-        assert child.returncode == 130, errors
+        # Interrupted while it imports, Python ends itself by the signal, which a shell shows as 130 too.
+        assert child.returncode in (130, -number), errors
     assert leftovers(lab.name, lab_id) == []
 
 
