@@ -29,7 +29,7 @@ def command(lab: str | None, option: str | None, everything: bool, quiet: bool) 
     chosen = [LabPaths(name) for name in lab_names()] if everything else [_chosen(lab or option)]
     require_root()
     for paths in chosen:
-        with UpProgress(paths.lab, quiet=quiet) as progress:
+        with UpProgress(f"down {paths.lab}", quiet=quiet) as progress:
             launch.stop(paths, progress.say)
         if not quiet:
             click.echo(f"lab {paths.lab} is down")

@@ -15,12 +15,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 class UpProgress:
     """Shows step and progress events of a supervisor."""
 
-    def __init__(self, lab: str, *, quiet: bool) -> None:
+    def __init__(self, title: str, *, quiet: bool) -> None:
         self._quiet = quiet
         self._begin = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._lab = lab
+        self._title = title
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -34,7 +34,7 @@ class UpProgress:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(f"up {self._lab}", total=None, detail="")
+            self._task = self._bar.add_task(self._title, total=None, detail="")
         return self
 
     def __exit__(

@@ -31,7 +31,7 @@ def command(file: Path | None, lab: str | None, seed: int | None, quiet: bool, o
     plan = read_plan(file, lab, seed)
     require_root()
     doctor.require(plan, extensions(plan)[0])
-    with UpProgress(plan.lab, quiet=quiet or output == "json") as progress:
+    with UpProgress(f"up {plan.lab}", quiet=quiet or output == "json") as progress:
         launch.start(plan, launch.supervise_command(), progress.event)
     status = current_status(LabPaths(plan.lab))
     if output == "json":
