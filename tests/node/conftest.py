@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,18 @@ import pytest
 
 from tests.node.minilab import MiniLab
 from tests.node.namespaces import Namespaces
+
+
+@pytest.fixture(autouse=True, scope="package")
+def teardown_when_terminated() -> Iterator[None]:
+    """A run that is told to end (`timeout` does that) still removes what it made."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -106,5 +106,5 @@ def test_guest_moves_to_another_hypervisor_with_its_sessions(lab: MiniLab) -> No
         while g1.ask("locator")["dag"] != str(lab.locator("g1", ad)):
             g1.wait_event("locator")
     sent, probed = told(sender), told(probe)
-    assert sent["size"] == 20 << 20 and sent["stats"]["moves"] == 4
+    assert sent["size"] == 20 << 20 and sent["stats"]["moves"] >= 4
     assert probed["longest_gap_ms"] < 1000 and probed["lost"] < 1500, probed
