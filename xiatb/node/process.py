@@ -18,7 +18,7 @@ from xiatb.identity.keys import KeyPair
 from xiatb.node import rtnetlink
 from xiatb.node.bindings import Bindings
 from xiatb.node.click_control import ClickControl
-from xiatb.node.config import INTERNAL_APP, INTERNAL_NODE, NodeConfig
+from xiatb.node.config import INTERNAL_APP, INTERNAL_NODE, MIN_MTU, NodeConfig
 from xiatb.node.context import NodeContext, write_log
 from xiatb.node.control import ControlServer, Session
 from xiatb.node.control_protocol import Json
@@ -202,7 +202,7 @@ class NodeProcess:
             ad=ad,
             hid=self.hid,
             router_hid=router_hid,
-            mtu=min(mtu, uplink.mtu) if port else mtu,
+            mtu=max(MIN_MTU, min(mtu, uplink.mtu) if port else mtu),
             attach=self.config.attach,
             ifname=uplink.name if direct else INTERNAL_APP,
             gateway_mac=gateway_mac if direct else BROADCAST_MAC,
