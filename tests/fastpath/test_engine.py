@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fastpath.oracle import BROADCAST, REDIRECT, SHOT, UNSPEC
-from xiatb.fastpath import probe
+from xiatb.fastpath import build, probe
 from xiatb.fastpath.engine import Fastpath
 from xiatb.fastpath.errors import FastpathError, TableFullError
 from xiatb.fastpath.libbpf import ObjectFile
@@ -164,6 +164,23 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, object_path: Path) -> No
         Fastpath.load(broken)
     with pytest.raises(FastpathError, match="no map nothing"):
         ObjectFile(object_path, (), {}).map("nothing")
+
+
+def test_the_verifier_is_quoted(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    source = tmp_path / "careless.bpf.c"
+    check = "p + size <= (__u8 *)(long)skb->data_end"
+    text = build.SOURCE_PATH.read_text(encoding="utf-8")
+    assert check in text
+    source.write_text(text.replace(check, "1"), encoding="utf-8")
+    target = tmp_path / "careless.o"
+    build.compile_object(target, source)
+    with pytest.raises(FastpathError, match="verifier on xip_forward: .*invalid access to packet") as caught:
+        Fastpath.load(target)
+    assert caught.value.errno == errno.EACCES
+    able, reason = probe.available(target)
+    assert not able and "invalid access to packet" in reason
 
 
 def test_the_probe(object_path: Path, tmp_path: Path) -> None:

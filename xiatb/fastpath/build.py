@@ -20,7 +20,7 @@ def is_fresh(target: Path = OBJECT_PATH) -> bool:
     return target.is_file() and target.stat().st_mtime_ns >= SOURCE_PATH.stat().st_mtime_ns
 
 
-def compile_object(target: Path = OBJECT_PATH) -> None:
+def compile_object(target: Path = OBJECT_PATH, source: Path = SOURCE_PATH) -> None:
     """Writes the object file in one go (debug information but BTF is stripped where llvm-strip is there).
 
     Raises FastpathError with the compiler's words.
@@ -29,7 +29,7 @@ def compile_object(target: Path = OBJECT_PATH) -> None:
     include = f"/usr/include/{platform.machine()}-linux-gnu"
     compiler = ["clang", "-O2", "-g", "-Wall", "-target", "bpf", f"-I{include}"]
     try:
-        _run([*compiler, "-c", str(SOURCE_PATH), "-o", str(scratch)])
+        _run([*compiler, "-c", str(source), "-o", str(scratch)])
         with contextlib.suppress(FileNotFoundError):
             _run(["llvm-strip", "-g", str(scratch)])
         scratch.replace(target)

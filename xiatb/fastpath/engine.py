@@ -181,7 +181,10 @@ class Fastpath:
             raise _failure("test run", error) from error
 
     def close(self) -> None:
-        """Detaches from all ports and lets go of program and maps; may be called twice."""
+        """Detaches from all ports and lets go of program and maps; may be called twice.
+
+        To be called in the network namespace in which the ports were attached.
+        """
         for ifindex in list(self._attached):
             self.detach(ifindex)
         self._object.close()

@@ -164,7 +164,7 @@ static __always_inline int pass(struct counters *in, enum reason reason)
 	return TC_ACT_UNSPEC;
 }
 
-// A packet on its way through. `path` are the edges that were followed, 4 * node + slot each: the packet is
+// A packet on its way through. `path` are the places in the frame of the edges that were followed: the packet is
 // changed only when it is certain that it will not be passed on.
 struct transit {
 	struct route route; // a copy: the table may change meanwhile
@@ -173,8 +173,8 @@ struct transit {
 	__u32 at;           // the node whose edges are tried
 	__u32 last;
 	__u32 steps;
-	__u8 hlim;
-	__u8 path[MAX_NODES];
+	__u32 hlim;
+	__u16 path[MAX_NODES];
 };
 
 enum outcome { NOWHERE, FOUND, ARRIVED, ONWARD };
@@ -210,7 +210,7 @@ __attribute__((noinline)) int follow(struct __sk_buff *skb, struct transit *t)
 			return FOUND;
 		if (t->steps >= MAX_NODES)
 			return NOWHERE;
-		t->path[t->steps++] = MAX_EDGES * t->at + slot;
+		t->path[t->steps++] = FIRST_NODE + NODE_LEN * t->at + EDGES_OFF + slot;
 		t->last = t->at = index;
 		type = type_of(p);
 		return index == t->dnode - 1 || is_endpoint(type) ? ARRIVED : ONWARD;
@@ -221,7 +221,7 @@ __attribute__((noinline)) int follow(struct __sk_buff *skb, struct transit *t)
 // Sets the visited bits of the edges that were followed.
 __attribute__((noinline)) int mark(struct __sk_buff *skb, struct transit *t)
 {
-	__u32 step, edge;
+	__u32 step, off;
 	__u8 *p;
 
 	if (!t)
@@ -229,8 +229,10 @@ __attribute__((noinline)) int mark(struct __sk_buff *skb, struct transit *t)
 	for (step = 0; step < MAX_NODES; step++) {
 		if (step >= t->steps)
 			return 0;
-		edge = t->path[step];
-		p = octets(skb, FIRST_NODE + EDGES_OFF + NODE_LEN * (edge / MAX_EDGES) + edge % MAX_EDGES, 1);
+		off = t->path[step];
+		if (off >= MAX_HEAD)
+			return 0;
+		p = octets(skb, off, 1);
 		if (p)
 			*p |= VISITED;
 	}
