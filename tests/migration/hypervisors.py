@@ -169,10 +169,14 @@ class Hypervisor:
         self.run("rm", "-f", f"/var/lib/libvirt/images/{name}.qcow2", "/var/log/libvirt/serial")
         (self.base / f"{name}.raw").unlink(missing_ok=True)
 
-    def serial(self) -> list[int]:
+    def console(self) -> str:
+        """All that the guest has written on its serial port here."""
         path = Path(f"/proc/{self.holder}/root/var/log/libvirt/serial")
-        text = path.read_text() if path.exists() else ""
-        return [int(line, 16) for line in text.split("\n")[:-1] if line]
+        return path.read_text() if path.exists() else ""
+
+    def serial(self) -> list[int]:
+        """The whole lines of it, as numbers."""
+        return numbers(self.console())
 
     def stop(self) -> None:
         for line in self.virsh("list", "--name", check=False).split() if self.holder else []:
@@ -184,6 +188,11 @@ class Hypervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def numbers(text: str) -> list[int]:
+    """The guest's counter on each whole line."""
+    return [int(line, 16) for line in text.split("\n")[:-1] if line]
 
 
 def _wait(true: Any, seconds: float, what: str) -> None:
