@@ -14,7 +14,7 @@ from xiatb.cli.progress import UpProgress
 from xiatb.cli.supervise import extensions
 from xiatb.cli.topology import read_plan
 from xiatb.errors import CheckFailedError
-from xiatb.experiments.demo import Demo, Load
+from xiatb.experiments.demo import Demo, Load, Verdict
 from xiatb.experiments.result import MigrationResult
 from xiatb.experiments.rundir import RunDirectory
 from xiatb.lab import doctor, launch
@@ -50,13 +50,13 @@ def command(file: Path, runs: Path, keep: bool, output: str) -> None:
     directory = RunDirectory.create(plan.lab, runs)
     try:
         demo = Demo(plan, directory, HostRunner(), _sayer(quiet), lambda events: follow(events, quiet=quiet))
-        results = demo.run(Load())
+        verdict = demo.run(Load())
     finally:
         if not keep:
             with UpProgress(plan.lab, quiet=True) as progress:
                 launch.stop(LabPaths(plan.lab), progress.say)
         directory.hand_over()
-    _show(results, directory, quiet)
+    _show(verdict, directory, quiet)
 
 
 def _sayer(quiet: bool) -> Any:
@@ -81,12 +81,12 @@ def _row(result: MigrationResult) -> list[object]:
     ]
 
 
-def _show(results: list[MigrationResult], directory: RunDirectory, quiet: bool) -> None:
+def _show(verdict: Verdict, directory: RunDirectory, quiet: bool) -> None:
     if quiet:
-        print_json({"run": str(directory.path), "migrations": [result.to_json() for result in results]})
+        migrations = [result.to_json() for result in verdict.results]
+        print_json({"run": str(directory.path), "verified": verdict.verified, "migrations": migrations})
     else:
-        print_table(_COLUMNS, [_row(result) for result in results])
+        print_table(_COLUMNS, [_row(result) for result in verdict.results])
         click.echo(f"results: {directory.path}/ (result.json, timeline.png, inter-ad.pcapng)")
-    failures = [problem for result in results for problem in result.failures()]
-    if failures:
-        raise CheckFailedError("the verification does not hold: " + "; ".join(failures))
+    if not verdict.verified:
+        raise CheckFailedError("the verification does not hold: " + "; ".join(verdict.failures))

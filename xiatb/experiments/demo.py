@@ -1,6 +1,6 @@
 """The demo: a guest migrates to another AD and back under load, and everything is verified.
 
-Brings the topology up, opens a stream and a datagram probe from a host to the guest, lets the guest dirty
+On a lab that is up it opens a stream and a datagram probe from a host to the guest, lets the guest dirty
 memory and disk, migrates it to the other hypervisor and back, checks guest and connections after each
 migration, and writes result.json, a capture of the inter-AD link, the probe log and the timeline picture.
 """
@@ -70,6 +70,20 @@ class Leg:
         )
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a run found: a result for each migration, and in words what does not hold, of those and as a
+    whole."""
+
+    results: list[MigrationResult]
+    failures: list[str]
+
+    @property
+    def verified(self) -> bool:
+        """Whether everything holds."""
+        return not self.failures
+
+
 def inter_ad_link(plan: Plan) -> LinkPlan:
     """The first link between two ADs. Raises UsageError when there is none."""
     for link in plan.links:
@@ -109,8 +123,8 @@ class Demo:
         self.route = [(home.name, away[0]), (away[0], home.name)]
         self._lab = LabClient(plan.lab, timeout=_AGENT_S)
 
-    def run(self, load: Load) -> list[MigrationResult]:
-        """Both migrations; the results, which are in result.json too."""
+    def run(self, load: Load) -> Verdict:
+        """Both migrations; results and failures, which are in result.json too."""
         link = inter_ad_link(self.plan)
         capture_file = self.directory.path / "inter-ad.pcapng"
         clock_offset = (time.time_ns() - time.monotonic_ns()) / 1e9
@@ -130,8 +144,11 @@ class Demo:
             self._result(leg, log, part.total, part.non_xia, status, used)
             for leg, part in zip(legs, parts, strict=True)
         ]
-        self._write(results, legs, log, report, caught, status, used)
-        return results
+        failures = [problem for result in results for problem in result.failures()]
+        if not report["stream_intact"]:
+            failures.append("the client's stream did not end intact")
+        self._write(Verdict(results, failures), legs, log, report, caught, status, used)
+        return Verdict(results, failures)
 
     def _drive(self, load: Load) -> tuple[list[Leg], Json, ProbeLog]:
         self._say(
@@ -202,7 +219,7 @@ class Demo:
 
     def _write(
         self,
-        results: list[MigrationResult],
+        verdict: Verdict,
         legs: list[Leg],
         log: ProbeLog,
         report: Json,
@@ -210,16 +227,13 @@ class Demo:
         status: Json,
         used: dict[str, str],
     ) -> None:
-        failures = [problem for result in results for problem in result.failures()]
-        if not report["stream_intact"]:
-            failures.append("the client's stream did not end intact")
         self.directory.write_json(
             "result.json",
             {
                 "lab": self.plan.lab,
-                "verified": not failures,
-                "failures": failures,
-                "migrations": [result.to_json() for result in results],
+                "verified": verdict.verified,
+                "failures": verdict.failures,
+                "migrations": [result.to_json() for result in verdict.results],
                 "stream": report,
                 "capture": caught,
             },
