@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli.commands import parse
 from xiatb.cli.main import Verbs, cli, main
 
 ROOT = Path(__file__).parents[2]
 MIGRATION = str(ROOT / "topologies" / "migration.yaml")
 VERBS = {
     "up", "down", "status", "list", "exec", "shell", "ping", "capture", "wait", "validate", "plan", "inspect",
-    "logs", "completion", "version",
+    "logs", "completion", "version", "migrate", "demo", "click", "elements", "image",
 }  # fmt: skip
 
 
@@ -27,18 +28,41 @@ def visible() -> list[str]:
 
 
 def test_all_verbs_are_found_and_the_supervisor_is_hidden() -> None:
-    assert set(visible()) >= VERBS
-    assert "supervise" not in visible()
+    assert set(visible()) == VERBS
+
+
+def commands(verb: str) -> list[tuple[list[str], click.Command]]:
+    """A verb and its sub-verbs: the words that call each, and the command."""
+    assert isinstance(cli, Verbs)
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None
+    below = command.commands if isinstance(command, click.Group) else {}
+    return [([verb], command), *(([verb, name], one) for name, one in below.items())]
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_has_help_and_a_page(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--help"]) == 0
-    shown = capsys.readouterr().out
+def test_every_verb_has_a_page_that_tells_of_all_options(verb: str) -> None:
     page = (ROOT / "docs" / "cli" / f"{verb}.md").read_text()
-    for option in re.findall(r"--[a-z][a-z-]+", shown):
-        if option != "--help":
-            assert option in page, f"docs/cli/{verb}.md does not tell of {option}"
+    assert page.startswith(f"# xiatb {verb}\n")
+    for words, command in commands(verb):
+        for option in (option for one in command.params for option in one.opts if option.startswith("--")):
+            assert option in page, f"docs/cli/{verb}.md does not tell of {option} of {' '.join(words)}"
+
+
+def test_no_page_is_left_of_a_verb_that_is_gone() -> None:
+    assert {page.stem for page in (ROOT / "docs" / "cli").glob("*.md")} == VERBS
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help_with_an_example_that_parses(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, _ in commands(verb):
+        assert main([*words, "--help"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        example = re.search(rf"Example: [^:]*?(xiatb {verb}.*?)(?:\)\")? (?:Options|Commands):", shown)
+        assert example, f"xiatb {' '.join(words)} --help shows no example"
+        parse(example[1])
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ def command(
     """Capture at one PORT of NODE, or at all of them, until Ctrl-C.
 
     Guests: capture at the tap of their hypervisor, such as hv1:tap0.
+
+    Example: xiatb capture r1:eth9 -w inter-ad.pcapng --duration 20s
     """
     paths = choose_lab(lab)
     plan = read_plan(paths)

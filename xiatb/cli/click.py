@@ -26,7 +26,10 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 @click.group("click")
 def command() -> None:
-    """Check, flatten, draw and try Click configurations. See docs/click.md for the language."""
+    """Check, flatten, draw and try Click configurations. See docs/click.md for the language.
+
+    Example: xiatb click check click_configs/examples/xia_local_topology.click
+    """
 
 
 @command.command("check")
@@ -34,7 +37,10 @@ def command() -> None:
 @library_option
 @output_option
 def check(files: tuple[Path, ...], library: tuple[Path, ...], output: str) -> None:
-    """Report every error of configurations: syntax, classes, arguments, ports, push and pull."""
+    """Report every error of configurations: syntax, classes, arguments, ports, push and pull.
+
+    Example: xiatb click check click_configs/examples/xia_local_topology.click
+    """
     results, problems = [], []
     for file in files:
         try:
@@ -65,7 +71,10 @@ def _names(files: tuple[Path, ...]) -> str:
 @file_argument
 @library_option
 def flatten(file: Path, library: tuple[Path, ...]) -> None:
-    """Print a configuration with its compound elements expanded."""
+    """Print a configuration with its compound elements expanded.
+
+    Example: xiatb click flatten click_configs/examples/xia_local_topology.click
+    """
     click.echo(Router.from_file(file, list(library)).flat.to_text(), nl=False)
 
 
@@ -83,7 +92,10 @@ def flatten(file: Path, library: tuple[Path, ...]) -> None:
 )
 @output_option
 def graph(file: Path, library: tuple[Path, ...], form: str, output: str) -> None:
-    """Draw the element graph of a configuration."""
+    """Draw the element graph of a configuration.
+
+    Example: xiatb click graph -f dot click_configs/examples/xia_local_topology.click
+    """
     router = Router.from_file(file, list(library))
     if output == "json":
         print_json(drawing.data(router))
@@ -107,7 +119,10 @@ def run(
     writes: tuple[str, ...],
     seed: int,
 ) -> None:
-    """Run a configuration in virtual time, without a node; its ports lead nowhere. The log is printed."""
+    """Run a configuration in virtual time, without a node; its ports lead nowhere. The log is printed.
+
+    Example: xiatb click run click_configs/examples/xia_local_topology.click -t 250ms -r ping.received
+    """
     try:
         seconds = to_seconds(duration)
     except ConfigError as error:

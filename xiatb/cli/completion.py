@@ -9,7 +9,10 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the completion script of a SHELL: eval "$(xiatb completion bash)"."""
+    """Print the completion script of a SHELL.
+
+    Example: eval "$(xiatb completion bash)"
+    """
     kind = get_completion_class(shell)
     assert kind is not None
     root = click.get_current_context().find_root().command

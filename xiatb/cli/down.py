@@ -23,6 +23,8 @@ def command(lab: str | None, option: str | None, everything: bool, quiet: bool) 
     """Take LAB (a name or a topology file) down and remove exactly what it had made.
 
     Works also when its supervisor or any other process of it was killed.
+
+    Example: xiatb down minimal
     """
     if lab and option:
         raise UsageError("the lab was given twice")

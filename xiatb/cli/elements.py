@@ -13,7 +13,10 @@ from xiatb.errors import UsageError
 @click.argument("name", required=False)
 @output_option
 def command(name: str | None, output: str) -> None:
-    """List the Click elements, or describe the one called NAME: ports, arguments, handlers."""
+    """List the Click elements, or describe the one called NAME: ports, arguments, handlers.
+
+    Example: xiatb elements XARPQuerier
+    """
     classes = registry.all_classes()
     if name is None:
         if output == "json":

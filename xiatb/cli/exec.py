@@ -24,6 +24,8 @@ def command(lab: str | None, timeout: str | None, member: str, argv: tuple[str, 
     """Run CMD in a NODE's namespaces (or, through its agent, in a guest).
 
     XIA_CONTROL is set, HOME is the node's own directory. Ends with CMD's exit code, 128 + n after signal n.
+
+    Example: xiatb exec r1 -- ip -br link
     """
     paths = choose_lab(lab)
     plan = read_plan(paths)

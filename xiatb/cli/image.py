@@ -13,7 +13,10 @@ from xiatb.guests import image, ready
 
 @click.group("image")
 def command() -> None:
-    """The guest image: a small Debian system with xiatb's node stack and agent."""
+    """The guest image: a small Debian system with xiatb's node stack and agent.
+
+    Example: xiatb image show
+    """
 
 
 def _facts(found: image.Image) -> dict[str, object]:
@@ -47,7 +50,10 @@ _output = click.option("-o", "--output", type=_FORMS, default="text", help="Form
 @click.option("--force", is_flag=True, help="Build again although the cached image is current.")
 @_output
 def build(force: bool, output: str) -> None:
-    """Build the image for the present code unless it is there already; probe KVM and libvirt's QEMU."""
+    """Build the image for the present code unless it is there already; probe KVM and libvirt's QEMU.
+
+    Example: xiatb image build
+    """
     started = time.monotonic()
 
     def progress(message: str) -> None:
@@ -61,7 +67,10 @@ def build(force: bool, output: str) -> None:
 @command.command("show")
 @_output
 def show(output: str) -> None:
-    """Show the image for the present code; exit 1 when it must be built first."""
+    """Show the image for the present code; exit 1 when it must be built first.
+
+    Example: xiatb image show -o json
+    """
     found = image.find()
     if found is None:
         raise XiatbError("there is no guest image for the present code", hint="run: xiatb image build")

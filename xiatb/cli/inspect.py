@@ -20,7 +20,10 @@ from xiatb.lab.state import read_plan, read_state
 @click.argument("node")
 @output_option
 def command(lab: str | None, node: str, output: str) -> None:
-    """Show NODE's address, ports with counters, bound SIDs, routes and neighbours."""
+    """Show NODE's address, ports with counters, bound SIDs, routes and neighbours.
+
+    Example: xiatb inspect r1
+    """
     paths = choose_lab(lab)
     plan = read_plan(paths)
     if check_member(plan, node) == "guest":

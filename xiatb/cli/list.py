@@ -13,7 +13,10 @@ from xiatb.lab.state import read_plan, read_state
 @click.command()
 @output_option
 def command(output: str) -> None:
-    """List the labs that are up (or were not taken down) on this machine."""
+    """List the labs that are up (or were not taken down) on this machine.
+
+    Example: xiatb list -o json
+    """
     labs = [_describe(name) for name in lab_names()]
     if output == "json":
         print_json(labs)

@@ -18,7 +18,10 @@ from xiatb.lab.state import read_plan
 @click.option("-n", "--lines", type=click.IntRange(1), default=20, show_default=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
 def command(lab: str | None, member: str | None, lines: int, follow: bool) -> None:
-    """Show the log of NODE's process, or, without NODE, that of the supervisor."""
+    """Show the log of NODE's process, or, without NODE, that of the supervisor.
+
+    Example: xiatb logs r1 -n 50
+    """
     paths = choose_lab(lab)
     nodes = [node.name for node in read_plan(paths).nodes]
     if member is not None and member not in nodes:

@@ -48,6 +48,8 @@ def command(guest: str, host: str, storage: bool, lab: str | None, output: str) 
     Memory and CPU state always move; with --with-storage the disk moves too. Ctrl-C cancels: the guest then
     stays where it is. Exit codes: 0 moved, 1 not moved (the guest runs on where it was), 2 unknown guest or
     host or already there, 5 no such lab, 130 cancelled.
+
+    Example: xiatb migrate vm1 --to hv2 --with-storage
     """
     require_root()
     name = choose_lab(lab).lab

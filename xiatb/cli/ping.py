@@ -39,6 +39,8 @@ def command(node: str, target: str, lab: str | None, output: str, **options: Any
     """Send XCMP echo requests from NODE to a node, guest, name or DAG.
 
     Ends with 1 when nothing came back.
+
+    Example: xiatb ping h1 h2 -c 3
     """
     paths = choose_lab(lab)
     plan = read_plan(paths)

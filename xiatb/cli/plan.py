@@ -16,7 +16,10 @@ from xiatb.lab.units import show_duration, show_rate, show_share
 @topology_options
 @output_option
 def command(file: Path | None, lab: str | None, seed: int | None, output: str) -> None:
-    """Print the plan of a topology FILE: names, ports, MACs, XIDs, links. The same every time."""
+    """Print the plan of a topology FILE: names, ports, MACs, XIDs, links. The same every time.
+
+    Example: xiatb plan topologies/minimal.yaml -o json
+    """
     plan = read_plan(file, lab, seed)
     if output == "json":
         print_json(plan.to_json())

@@ -19,6 +19,8 @@ def command(lab: str | None, node: str) -> None:
     """Open a shell in NODE's namespaces, in its home, with XIA_CONTROL set.
 
     Ends with the shell's exit code.
+
+    Example: xiatb shell h1
     """
     paths = choose_lab(lab)
     if check_member(read_plan(paths), node) == "guest":

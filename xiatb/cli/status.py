@@ -23,6 +23,8 @@ def command(lab: str | None, option: str | None, output: str) -> None:
     """Show nodes, links and guests of LAB (default: the only one that is up).
 
     Ends with 1 when the lab is degraded or its supervisor is dead.
+
+    Example: xiatb status minimal -o json
     """
     status = current_status(choose_lab(lab or option))
     if output == "json":

@@ -26,6 +26,8 @@ def command(file: Path | None, lab: str | None, seed: int | None, quiet: bool, o
     """Bring up the lab of a topology FILE and return when it is ready.
 
     Interrupted (Ctrl-C), it removes what it had made and ends with 130.
+
+    Example: xiatb up topologies/minimal.yaml
     """
     begin = time.monotonic()
     plan = read_plan(file, lab, seed)

@@ -18,6 +18,8 @@ def command(file: Path | None, output: str) -> None:
     """Report every error of a topology FILE, as file:line:col with a hint; nothing is started.
 
     Ends with 2 when there is one.
+
+    Example: xiatb validate topologies/migration.yaml
     """
     try:
         plan = read_plan(file, None, None)

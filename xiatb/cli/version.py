@@ -21,7 +21,10 @@ _PROGRAMS = {
 @click.command()
 @output_option
 def command(output: str) -> None:
-    """Print the versions of xiatb, Python, the kernel, QEMU, libvirt and tc."""
+    """Print the versions of xiatb, Python, the kernel, QEMU, libvirt and tc.
+
+    Example: xiatb version
+    """
     versions = {
         "xiatb": importlib.metadata.version("xiatb"),
         "python": platform.python_version(),

@@ -23,6 +23,8 @@ def command(lab: str | None, condition: str, timeout: str, output: str) -> None:
     """Wait until all hosts have joined, all routes are there, or all guests are attached.
 
     Ends with 124, naming what is missing, when that takes longer than the timeout.
+
+    Example: xiatb wait --for converged --timeout 10s
     """
     paths = choose_lab(lab)
     try:
