@@ -16,6 +16,7 @@ from xiatb.errors import DeadlineError, XiatbError
 from xiatb.experiments.probelog import ProbeLog
 from xiatb.lab.context import in_node, last_words, node_environment
 from xiatb.lab.paths import LabPaths
+from xiatb.lab.priority import MEASUREMENT, prioritised
 from xiatb.lab.state import read_state
 
 _READY_S = 60.0
@@ -56,7 +57,7 @@ class ProbeProcess:
         state = read_state(paths)
         with self._messages.open("ab") as log:
             self._child = subprocess.Popen(
-                in_node(state, node, argv),
+                in_node(state, node, prioritised(argv, MEASUREMENT)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

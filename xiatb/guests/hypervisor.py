@@ -12,6 +12,7 @@ from xiatb.errors import XiatbError
 from xiatb.guests import domain, libvirtd
 from xiatb.guests.model import GuestRecord
 from xiatb.lab.extensions import LabContext
+from xiatb.lab.priority import GUEST, prioritised
 from xiatb.lab.process import ProcessId, identify, stop_all
 
 _STATES = {
@@ -45,7 +46,9 @@ class Hypervisor:
     def start(self, context: LabContext) -> None:
         """Starts libvirtd and waits until it answers."""
         log = context.paths.node(self.name) / "libvirtd.log"
-        self._process = context.spawn(self.name, libvirtd.argv(), what="libvirtd", log=log)
+        self._process = context.spawn(
+            self.name, prioritised(libvirtd.argv(), GUEST), what="libvirtd", log=log
+        )
         self._connection = libvirtd.wait_ready(self.root, self._process)
 
     def _open(self) -> libvirt.virConnect:

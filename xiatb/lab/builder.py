@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 from xiatb.errors import XiatbError
-from xiatb.lab import impairments, namespaces, netlink, private
+from xiatb.lab import impairments, namespaces, netlink, priority, private
 from xiatb.lab.context import Context
 from xiatb.lab.keys import KeyRing, write_keys
 from xiatb.lab.mininet_net import LabNet
 from xiatb.lab.paths import NETNS_ROOT, netns_name
 from xiatb.lab.plan import LinkPlan, NodePlan
+from xiatb.lab.priority import prioritised
 from xiatb.lab.process import netns_inode
 from xiatb.lab.readiness import ReadyPipe
 from xiatb.lab.state import NodeState
@@ -193,7 +194,10 @@ class Builder:
         pipe = ReadyPipe()
         config = self.paths.node(node.name) / "node.json"
         self.context.start(
-            self.context.in_node(node.name, [sys.executable, "-m", "xiatb.node", str(config)]),
+            self.context.in_node(
+                node.name,
+                prioritised([sys.executable, "-m", "xiatb.node", str(config)], priority.NETWORK),
+            ),
             what=f"node {node.name}",
             log=self.paths.node_log(node.name),
             env=self.context.environment(node.name, pipe.environment()),
