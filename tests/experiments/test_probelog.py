@@ -30,8 +30,17 @@ def test_gap_is_longest_time_between_answers() -> None:
     assert summary.sent == 1000
     assert summary.lost == 200
     assert summary.gap_ms == pytest.approx(201.0)
+    assert summary.outage_ms == pytest.approx(201.0)
     assert summary.gap_start_ns == 1000 * MS + 299 * MS + 2 * MS
     assert summary.rtt_median_ms == pytest.approx(2.0)
+
+
+def test_late_answers_shorten_the_gap_but_not_the_outage() -> None:
+    log = steady_log(1000, range(300, 500))
+    log.answered[299] = 1400 * MS
+    summary = summarise(log, Window(1000 * MS, 2000 * MS))
+    assert summary.gap_ms == pytest.approx(102.0)
+    assert summary.outage_ms == pytest.approx(201.0)
 
 
 def test_no_answer_at_all_makes_the_window_the_gap() -> None:

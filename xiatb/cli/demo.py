@@ -23,7 +23,7 @@ from xiatb.lab.runner import HostRunner
 
 _TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
 _COLUMNS = (
-    "migration", "total s", "downtime ms", "client gap ms", "probes lost", "stream intact", "uptime ok",
+    "migration", "total s", "downtime ms", "client gap ms", "outage ms", "probes lost", "stream intact", "uptime ok",
     "disk intact", "on wire MB", "from QEMU MB", "passes", "non-XIA B",
 )  # fmt: skip
 
@@ -70,6 +70,7 @@ def _row(result: MigrationResult) -> list[object]:
         f"{result.total_ms / 1000:.1f}",
         f"{result.downtime_ms:.0f}",
         f"{result.client_gap_ms:.0f}",
+        f"{result.client_outage_ms:.0f}",
         f"{result.probes_lost} of {result.probes_sent}",
         yes[result.stream_intact],
         yes[result.guest_uptime_monotonic],

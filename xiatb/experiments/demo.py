@@ -198,6 +198,7 @@ class Demo:
             total_ms=outcome["total_ms"],
             downtime_ms=outcome["downtime_ms"],
             client_gap_ms=round(probes.gap_ms, 3),
+            client_outage_ms=round(probes.outage_ms, 3),
             probes_sent=probes.sent,
             probes_lost=probes.lost,
             probe_rtt_ms=round(probes.rtt_median_ms, 3),

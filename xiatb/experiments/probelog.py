@@ -79,7 +79,9 @@ class ProbeSummary:
     """What a window of a probe log says; times in milliseconds.
 
     `gap_ms` is the longest time without an answer: the largest difference between consecutive answer
-    arrivals, the window's ends counted as arrivals, as in the NSDI'12 XIA paper's evaluation.
+    arrivals, the window's ends counted as arrivals, as in the NSDI'12 XIA paper's evaluation. `outage_ms` is
+    stricter: the longest time in which no request was sent that got an answer; answers to requests that were
+    queued before an outage do not shorten it.
     """
 
     sent: int
@@ -87,6 +89,7 @@ class ProbeSummary:
     gap_ms: float
     gap_start_ns: int
     gap_end_ns: int
+    outage_ms: float
     rtt_median_ms: float
 
 
@@ -94,19 +97,26 @@ def summarise(log: ProbeLog, window: Window) -> ProbeSummary:
     """Summarise the requests sent, and the answers that arrived, inside `window`."""
     sent = lost = 0
     rtts: list[int] = []
+    served = [window.start_ns]
     for out, back in zip(log.sent, log.answered, strict=True):
         if window.start_ns <= out < window.end_ns:
             sent += 1
             if back:
                 rtts.append(back - out)
+                served.append(out)
             else:
                 lost += 1
     arrivals = sorted(t for t in log.answered if window.start_ns <= t < window.end_ns)
-    edges = [window.start_ns, *arrivals, window.end_ns]
-    start, end = max(zip(edges, edges[1:], strict=False), key=lambda pair: pair[1] - pair[0])
+    start, end = _longest([window.start_ns, *arrivals, window.end_ns])
+    out_start, out_end = _longest([*served, window.end_ns])
     rtts.sort()
     median = rtts[len(rtts) // 2] / 1e6 if rtts else float("nan")
-    return ProbeSummary(sent, lost, (end - start) / 1e6, start, end, median)
+    return ProbeSummary(sent, lost, (end - start) / 1e6, start, end, (out_end - out_start) / 1e6, median)
+
+
+def _longest(stamps: list[int]) -> tuple[int, int]:
+    """The two consecutive stamps that are farthest apart."""
+    return max(zip(stamps, stamps[1:], strict=False), key=lambda pair: pair[1] - pair[0])
 
 
 def first_answer_after(log: ProbeLog, instant_ns: int) -> int | None:

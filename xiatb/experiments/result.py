@@ -2,6 +2,7 @@
 
 Definitions: `total_ms` request to commit; `downtime_ms` STOP at the source to RESUME at the destination
 (QEMU events, one clock); `client_gap_ms` the longest time without an answer to the client's probe;
+`client_outage_ms` the longest time in which no request was sent that got an answer;
 `bytes_on_wire` all frames of the inter-AD link between request and commit; `bytes_qemu` what QEMU and
 libvirt wrote into the migration's sockets; `non_xia_bytes` frames on that link that are not XIA.
 """
@@ -24,6 +25,7 @@ class MigrationResult:
     total_ms: float
     downtime_ms: float
     client_gap_ms: float
+    client_outage_ms: float
     probes_sent: int
     probes_lost: int
     probe_rtt_ms: float
