@@ -120,7 +120,7 @@ def test_what_needs_no_neighbour(tables: Tables, mirror: Mirror) -> None:
         mirror.set(AD, Entry(port))
         assert tables.routes[AD] == Route(Kind.FALLBACK)
     mirror.set(AD, Entry(DISCARD))
-    assert tables.routes[AD] == Route(Kind.DISCARD)
+    assert tables.routes[AD] == Route(Kind.DISCARD, slot=XidType.AD)
     mirror.set(AD, Entry(1, BROADCAST_FID.key))
     assert tables.routes[AD] == SENT._replace(dst=BROADCAST)
     mirror.set(AD, Entry(0, GATEWAY))
@@ -149,12 +149,12 @@ def test_a_full_map_leaves_the_type_to_the_slow_path() -> None:
     mirror.set_default(XidType.SID, Entry(DISCARD))
     assert tables.defaults == {XidType.SID: PASS}, "still incomplete"
     mirror.set(SIDS[0], Entry(DISCARD))
-    assert tables.routes[SIDS[0]] == Route(Kind.DISCARD), "what is in the map can change"
+    assert tables.routes[SIDS[0]] == Route(Kind.DISCARD, slot=XidType.SID), "what is in the map can change"
     mirror.remove(SIDS[4])
     mirror.remove(AD)
     assert mirror.overflow == 1 and tables.defaults == {XidType.SID: PASS}
     mirror.remove(SIDS[0])
-    assert mirror.overflow == 0 and tables.defaults == {XidType.SID: Route(Kind.DISCARD)}
+    assert mirror.overflow == 0 and tables.defaults == {XidType.SID: Route(Kind.DISCARD, slot=XidType.SID)}
     assert set(tables.routes) == set(SIDS[1:4])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Router:
     """A graph of elements.
 
     Made by `from_text`/`from_file`, which raise ClickFileError with all errors; `initialize` gives it a
-    world. `elements` maps flat names to elements.
+    world. `elements` maps flat names to elements. `refresh` is called before a handler is read or written:
+    whoever does some of the graph's work elsewhere brings the elements' counters up to date then.
     """
 
     def __init__(self, flat: FlatGraph, text: str, filename: str) -> None:
@@ -50,6 +52,7 @@ class Router:
         self.processing: dict[str, str] = {}
         self.channels: dict[str, Element] = {}
         self.ctx: Context | None = None
+        self.refresh: Callable[[], None] = _nothing_new
 
     @classmethod
     def from_file(cls, path: str | Path, library_dirs: list[Path] | None = None) -> Router:
@@ -166,6 +169,7 @@ class Router:
         element, name = self._split(path)
         if element is None:
             return self._read_global(name)
+        self.refresh()
         handlers = element.read_handlers()
         if name not in handlers:
             known = "; it is write-only" if name in element.write_handlers() else ""
@@ -178,6 +182,7 @@ class Router:
         handlers = element.write_handlers() if element is not None else {}
         if element is None or name not in handlers:
             raise HandlerError(f"no write handler '{path}'", 511)
+        self.refresh()
         handlers[name](value)
 
     def has_handler(self, path: str, write: bool = False) -> bool:
@@ -217,6 +222,10 @@ class Router:
 
 
 GLOBAL_HANDLERS = ("version", "list", "classes", "config", "flatconfig", "requirements", "handlers")
+
+
+def _nothing_new() -> None:
+    """The elements' counters are always up to date: they do all the work."""
 
 
 def _argument_place(flat: FlatElement, error: ConfigError) -> Any:

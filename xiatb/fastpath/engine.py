@@ -44,7 +44,10 @@ class Fastpath:
         if size != COUNTERS_LEN:
             raise FastpathError(f"{OBJECT_PATH.name} is out of date", hint="scripts/setup compiles it")
         self._counters = bpf.Map(fd, key_size, size * possible_cpus())
+        fd, key_size, size = object_file.map("discards")
+        self._discards = bpf.Map(fd, key_size, size * possible_cpus())
         self._attached: dict[int, int] = {}
+        self._discarding: set[int] = set()
         self.refused = 0
         """Routes that did not fit the map."""
 
@@ -129,6 +132,8 @@ class Fastpath:
 
     def set_route(self, key: bytes, route: Route) -> None:
         """Routes the XID with this 24-byte key, in place of any earlier route. Raises TableFullError."""
+        if route.kind == Kind.DISCARD:
+            self._discarding.add(route.slot)
         try:
             self._routes.update(key, route.pack())
         except OSError as error:
@@ -155,6 +160,8 @@ class Fastpath:
             raise FastpathError(f"principal type 0x{kind:x} cannot have a default: above 0x{MAX_TYPE:x}")
         wanted = route or Route(Kind.NONE)
         slot = struct.pack("=I", kind)
+        if wanted.kind == Kind.DISCARD:
+            self._discarding.add(wanted.slot)
         try:
             self._defaults.update(slot, wanted._replace(kind=Kind.PASS).pack())
             self._defaults.update(slot, wanted.pack())
@@ -169,6 +176,19 @@ class Fastpath:
             return sum_counters(self._counters.lookup(struct.pack("=I", slot)))
         except OSError as error:
             raise _failure(f"counters of port {slot}", error) from error
+
+    def discards(self) -> dict[int, int]:
+        """Packets dropped for a route to DISCARD, by the principal type of what was looked up; types without
+        any are left out. Only types that have had such a route are asked for. Raises FastpathError.
+        """
+        found = {}
+        for kind in self._discarding:
+            try:
+                values = self._discards.lookup(struct.pack("=I", kind))
+            except OSError as error:
+                raise _failure(f"discards of type 0x{kind:x}", error) from error
+            found[kind] = sum(struct.unpack(f"={len(values) // 8}Q", values))
+        return found
 
     def test_run(self, frame: bytes, ingress: int, repeat: int = 1) -> bpf.Run:
         """Runs the forwarder on a frame as if it came in by interface `ingress`; see `bpf.test_run`.
@@ -185,9 +205,11 @@ class Fastpath:
 
         To be called in the network namespace in which the ports were attached.
         """
-        for ifindex in list(self._attached):
-            self.detach(ifindex)
-        self._object.close()
+        try:
+            for ifindex in list(self._attached):
+                self.detach(ifindex)
+        finally:
+            self._object.close()
 
 
 def _failure(what: str, error: OSError) -> FastpathError:

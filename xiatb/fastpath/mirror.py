@@ -197,8 +197,10 @@ class Mirror:
         entry = self._entries[target]
         if entry.port == SELF:
             return self._delivery(entry.deliver)
+        if entry.port == DISCARD:
+            return Route(Kind.DISCARD, slot=target if isinstance(target, int) else target[3])
         if entry.port < 0:
-            return Route(Kind.DISCARD if entry.port == DISCARD else Kind.FALLBACK)
+            return Route(Kind.FALLBACK)
         port = self._ports.get(entry.port)
         if port is None or not port.up:
             return Route(Kind.PASS)

@@ -34,8 +34,9 @@ class Kind(IntEnum):
 class Route(NamedTuple):
     """Where packets for an XID go.
 
-    ifindex, slot: the egress interface and the number its traffic is counted under; dst, src: MAC addresses
-    (6 bytes) that frames get; mtu: largest XIP packet there, octets.
+    ifindex, slot: the egress interface and the number its traffic is counted under (of a route to DISCARD:
+    the principal type, whose drops are counted); dst, src: MAC addresses (6 bytes) that frames get; mtu:
+    largest XIP packet there, octets.
     """
 
     kind: Kind
@@ -94,6 +95,16 @@ class Counters(NamedTuple):
     tx_packets: int
     tx_bytes: int
     reasons: dict[Reason, int]
+
+    def since(self, before: Counters) -> Counters:
+        """What has been added to an earlier reading."""
+        return Counters(
+            self.rx_packets - before.rx_packets,
+            self.rx_bytes - before.rx_bytes,
+            self.tx_packets - before.tx_packets,
+            self.tx_bytes - before.tx_bytes,
+            {reason: count - before.reasons[reason] for reason, count in self.reasons.items()},
+        )
 
 
 def sum_counters(values: bytes) -> Counters:

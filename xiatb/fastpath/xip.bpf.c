@@ -38,7 +38,7 @@ struct route {
 	__u32 kind;
 	__u32 ifindex; // egress; 0 with SELF: for the node process itself
 	__u32 mtu;     // largest XIP packet, octets
-	__u32 slot;    // of the egress port in `counters`
+	__u32 slot;    // of the egress port in `counters`; of a route to DISCARD in `discards`: the principal type
 	__u8 macs[12]; // destination and source, as the frame has them
 	__u32 unused;
 };
@@ -106,6 +106,14 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
+// Packets for a route to DISCARD, by the principal type of the XID that had it.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u64);
+} discards SEC(".maps");
+
 // Holds the forwarder for as long as the node process lives: when the last descriptor of a program array is
 // closed the kernel empties it, also after SIGKILL. See docs/fastpath.md.
 struct {
@@ -156,6 +164,15 @@ static __always_inline int drop(struct counters *in, enum reason reason)
 {
 	in->reasons[reason]++;
 	return TC_ACT_SHOT;
+}
+
+static __always_inline int discard(struct counters *in, __u32 type)
+{
+	__u64 *count = bpf_map_lookup_elem(&discards, &type);
+
+	if (count)
+		(*count)++;
+	return drop(in, DISCARDED);
 }
 
 static __always_inline int pass(struct counters *in, enum reason reason)
@@ -334,7 +351,7 @@ int xip_forward(struct __sk_buff *skb)
 	if (outcome == NOWHERE)
 		return pass(in, NO_ROUTE);
 	if (t.route.kind == DISCARD)
-		return drop(in, DISCARDED);
+		return discard(in, t.route.slot);
 	if (t.route.kind == PASS)
 		return pass(in, EXCEPTED);
 	if (outcome == ARRIVED) {

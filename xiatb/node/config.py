@@ -16,7 +16,7 @@ from xiatb.errors import InvalidFileError
 KINDS = ("host", "router", "hypervisor", "guest")
 ROLES = ("link", "guest", "internal")
 ATTACHMENTS = ("xia0", "direct")
-DATA_PLANES = ("click",)
+DATA_PLANES = ("auto", "ebpf", "click")
 MIN_MTU = 576
 MAX_MTU = 65535
 INTERNAL_APP = "xia0"
@@ -63,7 +63,7 @@ class NodeConfig:
     click: Path | None = None
     names: Path | None = None
     seed: int = 0
-    data_plane: str = "click"
+    data_plane: str = "auto"
 
     @property
     def is_gateway(self) -> bool:

@@ -18,6 +18,11 @@ def build_router(config: NodeConfig, ports: Sequence[Port]) -> Router:
     """
     if config.click is not None:
         return Router.from_file(config.click)
-    text = compose(config.kind, [PortSpec(port.name, port.role, port.mtu) for port in ports])
+    text = composition(config, ports)
     config.graph_path.write_text(text, encoding="utf-8")
     return Router.from_text(text, str(config.graph_path))
+
+
+def composition(config: NodeConfig, ports: Sequence[Port]) -> str:
+    """The usual graph for the node's role and ports, as text."""
+    return compose(config.kind, [PortSpec(port.name, port.role, port.mtu) for port in ports])

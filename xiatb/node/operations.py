@@ -75,6 +75,7 @@ class Operations:
     def op_status(self, session: Session, request: Json) -> Json:
         """Everything about the node at a glance."""
         node = self._node
+        stats = node.stats()
         return {
             "name": node.config.name,
             "lab": node.config.lab,
@@ -83,11 +84,11 @@ class Operations:
             "ad": None if node.locator is None else str(node.locator.ad),
             "dag": None if node.locator is None else str(node.locator.dag),
             "joined": node.locator is not None,
-            "data_plane": node.config.data_plane,
+            **node.data_plane.describe(),
             "uptime_s": round(time.monotonic() - node.started, 3),
-            "ports": [port.describe() for port in node.ports],
+            "ports": [{**port.describe(), **node.data_plane.describe_port(port)} for port in node.ports],
             "sids": [str(XID.from_key(key)) for key in node.bindings.sids()],
-            "stats": node.stats(),
+            "stats": stats,
         }
 
     def op_locator(self, session: Session, request: Json) -> Json:

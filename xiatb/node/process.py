@@ -23,6 +23,7 @@ from xiatb.node.context import NodeContext, write_log
 from xiatb.node.control import ControlServer, Session
 from xiatb.node.control_protocol import Json
 from xiatb.node.cores import Cores
+from xiatb.node.data_plane import DataPlane
 from xiatb.node.effects import HostJoined, HostLeft
 from xiatb.node.graph import build_router
 from xiatb.node.internal_link import ensure_internal_link
@@ -64,6 +65,7 @@ class NodeProcess:
         self._closers: list[Callable[[], None]] = []
         self.router: Router
         self.tables: Tables
+        self.data_plane: DataPlane
         self.cores: Cores
 
     def _make_ports(self) -> list[Port]:
@@ -89,6 +91,9 @@ class NodeProcess:
         self.router.initialize(self.context)
         self._closers.append(self.router.cleanup)
         self.tables.set(self.hid.key, Entry(SELF))
+        self.data_plane = DataPlane(self.config, self.ports, self.router)
+        self._closers.append(self.data_plane.close)
+        self.data_plane.start()
         self.cores = self._make_cores()
         self._closers.append(self.cores.close)
         self.context.serve("xcmp", lambda packet: self.pinger.receive(packet.xip))
@@ -155,6 +160,7 @@ class NodeProcess:
 
     def _link_gone(self, port: Port) -> None:
         port.update(None)
+        self.data_plane.port_changed(port)
         write_log("info", f"port {port.index} ({port.name}) is gone")
         if port.index:
             self.cores.link_down(port)
@@ -164,6 +170,9 @@ class NodeProcess:
         port.update(link)
         if before[1] != port.mac:
             self.tables.set_own_mac(port.index, port.mac)
+        if before[2] != port.mtu:
+            self.tables.set_mtu(port.index, port.mtu)
+        self.data_plane.port_changed(port)
         if port.index == 0:
             return
         if before[0] and not port.up:
@@ -259,6 +268,7 @@ class NodeProcess:
 
     def stats(self) -> Json:
         """Counters of the node's parts."""
+        self.data_plane.refresh()
         return {
             **self.cores.stats(),
             "xcmp_malformed": self.pinger.malformed,

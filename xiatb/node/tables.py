@@ -87,6 +87,12 @@ class Tables:
             for key, neighbour in list(querier.neighbours.items()):
                 querier.insert(key, neighbour.mac)
 
+    def set_mtu(self, port: int, mtu: int) -> None:
+        """The interface of `port` takes XIP packets of `mtu` octets now."""
+        limit: Any = self._router.elements.get(f"lc{port}/mtu")
+        if limit is not None:
+            limit.set_mtu(str(mtu))
+
     def describe(self) -> Json:
         """All tables as JSON: `{"AD": [{"xid", "port", "nexthop", "flags", "deliver"}, ...], ...}`."""
         found: Json = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from xiatb.click.args import Arg, to_count
@@ -17,7 +18,7 @@ class CheckXIAMTU(Element):
     connected. MTU 0 lets everything through.
     """
 
-    __slots__ = ("drops", "mtu", "too_big")
+    __slots__ = ("changed", "drops", "mtu", "too_big")
     PORTS = "1/1-2"
     PROCESSING = "push"
     ARGS = (Arg("MTU", to_count, "largest XIP packet, octets", 1500),)
@@ -30,6 +31,7 @@ class CheckXIAMTU(Element):
         super().configure(args)
         self.drops = 0
         self.too_big: Receiver | None = None
+        self.changed: Callable[[], None] | None = None
 
     def initialize(self, ctx: Context) -> None:
         """See whether big packets are wanted."""
@@ -41,6 +43,8 @@ class CheckXIAMTU(Element):
         if mtu < 0:
             raise HandlerError("mtu is negative")
         self.mtu = mtu
+        if self.changed is not None:
+            self.changed()
 
     def receive(self, p: Packet) -> None:
         """Compare."""

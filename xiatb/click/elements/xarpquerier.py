@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_positive, to_seconds, to_text
@@ -20,6 +21,8 @@ _BROADCAST = b"\xff" * 6
 _XIP = b"\xc0\xde"
 _XARP = b"\x99\x90"
 MAX_ENTRIES = 4096
+NeighbourWatcher = Callable[[bytes, bytes | None], None]
+"""Told of a neighbour's 24-byte key and its address, None when that is not known any more."""
 
 
 class _Neighbour:
@@ -58,8 +61,8 @@ class XARPQuerier(Element):
     """
 
     __slots__ = (
-        "capacity", "devname", "drops", "failed", "headers", "mac", "malformed", "neighbours", "pending",
-        "poll", "queries", "replies", "retry", "sweeping", "timeout", "tries", "waiting",
+        "capacity", "changed", "devname", "drops", "failed", "headers", "mac", "malformed", "neighbours",
+        "pending", "poll", "queries", "replies", "retry", "sweeping", "timeout", "tries", "waiting",
     )  # fmt: skip
     PORTS = "2/1-2"
     PROCESSING = "push"
@@ -89,6 +92,7 @@ class XARPQuerier(Element):
         self.mac = bytes(6)
         self.sweeping: Timer | None = None
         self.failed: Receiver | None = None
+        self.changed: NeighbourWatcher | None = None
 
     def initialize(self, ctx: Context) -> None:
         """Learn the port's address."""
@@ -198,14 +202,23 @@ class XARPQuerier(Element):
 
     def forget(self, key: bytes) -> None:
         """A neighbour has gone; the next packet for it asks anew."""
-        self.neighbours.pop(key, None)
         self.headers.pop(key, None)
+        if self.neighbours.pop(key, None) is not None and self.changed is not None:
+            self.changed(key, None)
+
+    def watch(self, changed: NeighbourWatcher) -> None:
+        """Tell `changed` every neighbour from now on, those that are known first."""
+        self.changed = changed
+        for key, neighbour in self.neighbours.items():
+            changed(key, neighbour.mac)
 
     def _store(self, key: bytes, mac: bytes) -> None:
         if key not in self.neighbours and len(self.neighbours) >= MAX_ENTRIES:
             self.forget(next(iter(self.neighbours)))
         self.neighbours[key] = _Neighbour(bytes(mac), self.ctx.now())
         self.headers[key] = bytes(mac) + self.mac + _XIP
+        if self.changed is not None:
+            self.changed(key, bytes(mac))
         if self.sweeping is None:
             self._schedule_sweep()
         pending = self.pending.pop(key, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _PORTS = {
     "UNREACHABLE": UNREACHABLE, "FALLBACK": FALLBACK,
 }  # fmt: skip
 MAX_GENERATED = 5_000_000
+RouteWatcher = Callable[[bytes | int, Entry | None], None]
+"""Told of every change of a table: a 24-byte key or, for the default, the type; None: that route is gone."""
 
 
 def _principal(text: str) -> int:
@@ -41,7 +44,9 @@ class XIAXIDRouteTable(Element):
     or SELF, DISCARD, UNREACHABLE, FALLBACK (-2, -1, -6, -7, as in xia-core).
     """
 
-    __slots__ = ("default", "drops", "enabled", "fallback", "local", "route", "table", "type")
+    __slots__ = (
+        "_default", "changed", "drops", "enabled", "fallback", "local", "route", "switched", "table", "type",
+    )  # fmt: skip
     PORTS = "1/3"
     PROCESSING = "push"
     ARGS = (
@@ -55,7 +60,9 @@ class XIAXIDRouteTable(Element):
         """Check the routes that are there from the start."""
         super().configure(args)
         self.table: dict[bytes, Entry] = {}
-        self.default: Entry | None = None
+        self._default: Entry | None = None
+        self.changed: RouteWatcher | None = None
+        self.switched: Callable[[], None] | None = None
         self.enabled = True
         self.drops = 0
         for index, text in enumerate(self.route):
@@ -79,7 +86,7 @@ class XIAXIDRouteTable(Element):
         edge = net + 4 + 28 * data[net + 5] if last == 0x7E else net + 32 + 28 * last
         node = net + 8 + 28 * (data[edge + p.path] & 0x7F)
         key = bytes(data[node : node + 24])
-        entry = self.table.get(key, self.default)
+        entry = self.table.get(key, self._default)
         if entry is None or not self.enabled:
             self.fallback(p)
             return
@@ -97,15 +104,38 @@ class XIAXIDRouteTable(Element):
             self.fallback(p)
 
     # -- for the node ---------------------------------------------------------------------------
+    def watch(self, changed: RouteWatcher, switched: Callable[[], None]) -> None:
+        """Tell `changed` every route from now on, those that are there first, and call `switched` when the
+        handler `enabled` was written to.
+        """
+        self.changed, self.switched = changed, switched
+        for key, entry in self.table.items():
+            changed(key, entry)
+        changed(self.type, self._default)
+
+    @property
+    def default(self) -> Entry | None:
+        """The route of every XID that has none of its own."""
+        return self._default
+
+    @default.setter
+    def default(self, entry: Entry | None) -> None:
+        self._default = entry
+        if self.changed is not None:
+            self.changed(self.type, entry)
+
     def set(self, key: bytes, entry: Entry) -> None:
         """Route the XID with this key (24 octets); replaces what was there. HandlerError for another type."""
         if len(key) != 24 or int.from_bytes(key[:4], "big") != self.type:
             raise HandlerError(f"{key.hex()} is not the key of an XID of type 0x{self.type:x}")
         self.table[key] = entry
+        if self.changed is not None:
+            self.changed(key, entry)
 
     def remove(self, key: bytes) -> None:
         """Forget the route of this XID; nothing happens when there is none."""
-        self.table.pop(key, None)
+        if self.table.pop(key, None) is not None and self.changed is not None:
+            self.changed(key, None)
 
     # -- handlers -------------------------------------------------------------------------------
     def _add(self, text: str, own: bytes = b"", fresh: bool = False) -> None:
@@ -138,7 +168,7 @@ class XIAXIDRouteTable(Element):
         key = self.ctx.hid if word == "self" else _key(word)
         if key not in self.table:
             raise HandlerError(f"there is no route for {word}")
-        del self.table[key]
+        self.remove(key)
 
     def _load(self, text: str) -> None:
         """Routes from a file, one a line; `#` starts a comment."""
@@ -164,7 +194,7 @@ class XIAXIDRouteTable(Element):
             raise HandlerError(f"this table takes up to {MAX_GENERATED} XIDs of type 0x{self.type:x}")
         head, entry, rng = self.type.to_bytes(4, "big"), Entry(port), self.ctx.rng
         for _ in range(count):
-            self.table[head + rng.randbytes(20)] = entry
+            self.set(head + rng.randbytes(20), entry)
 
     def list_routes(self) -> str:
         """`XID,PORT,NEXTHOP,FLAGS[,DELIVER]`, one a line, the default last."""
@@ -178,6 +208,8 @@ class XIAXIDRouteTable(Element):
         if word not in ("0", "1", "true", "false"):
             raise HandlerError(f"'{text.strip()}' is neither 0 nor 1")
         self.enabled = word in ("1", "true")
+        if self.switched is not None:
+            self.switched()
 
     READ = {
         "list": ReadHandler(
