@@ -23,8 +23,8 @@ from xiatb.lab.runner import HostRunner
 
 _TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
 _COLUMNS = (
-    "migration", "total s", "downtime ms", "client gap ms", "outage ms", "probes lost", "stream intact", "uptime ok",
-    "disk intact", "on wire MB", "from QEMU MB", "passes", "non-XIA B",
+    "migration", "total s", "downtime ms", "client gap ms", "outage ms", "probes lost",
+    "stream intact", "uptime ok", "disk intact", "on wire MB", "from QEMU MB", "passes", "non-XIA B",
 )  # fmt: skip
 
 
