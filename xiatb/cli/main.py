@@ -91,9 +91,14 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except PermissionError as error:
-        if debug or os.geteuid() == 0:
+        if debug:
             raise
         return _show(XiatbError(str(error), hint="run it as root: sudo xiatb ..."))
+    except Exception as error:  # noqa: BLE001  a fault of ours: the user gets its name, --debug the traceback
+        if debug:
+            raise
+        hint = "this is a bug of xiatb; xiatb --debug ... shows where"
+        return _show(XiatbError(f"internal error: {type(error).__name__}: {error}", hint=hint))
     return result if isinstance(result, int) else 0
 
 
