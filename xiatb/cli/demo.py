@@ -12,7 +12,7 @@ from xiatb.cli.migrate import follow
 from xiatb.cli.output import output_option, print_json, print_table
 from xiatb.cli.progress import UpProgress
 from xiatb.cli.supervise import extensions
-from xiatb.cli.topology import read_plan
+from xiatb.cli.topology import data_plane_option, read_plan
 from xiatb.errors import CheckFailedError
 from xiatb.experiments.demo import Demo, Load, Verdict
 from xiatb.experiments.result import MigrationResult
@@ -32,9 +32,10 @@ _COLUMNS = (
 @click.argument("file", type=click.Path(path_type=Path), default=_TOPOLOGY)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the run's directory is made.")  # fmt: skip
+@data_plane_option
 @click.option("--keep", is_flag=True, help="Leave the lab up at the end.")
 @output_option
-def command(file: Path, runs: Path, keep: bool, output: str) -> None:
+def command(file: Path, runs: Path, data_plane: str | None, keep: bool, output: str) -> None:
     """Migrate a guest to another AD and back under load, verify it, and write RUNS/<lab>/<id>/.
 
     Ends with 0 only if the verification holds, with 3 if it does not.
@@ -42,7 +43,7 @@ def command(file: Path, runs: Path, keep: bool, output: str) -> None:
     Example: xiatb demo topologies/migration.yaml
     """
     require_root()
-    plan = read_plan(file, None, None)
+    plan = read_plan(file, None, None, data_plane)
     doctor.require(plan, extensions(plan)[0])
     quiet = output == "json"
     with UpProgress(plan.lab, quiet=quiet) as progress:

@@ -35,15 +35,18 @@ def command(lab: str | None, node: str, output: str) -> None:
         print_json(told)
         return
     status = told["status"]
+    ports = {port["ifname"]: port for port in status["ports"]}
     click.echo(f"{node} ({status['kind']}): {status['hid']}\n  at {status['dag'] or 'nowhere: not joined'}")
+    _print_engine(status)
     print_table(
-        ["port", "state", "mtu", "mac", "rx packets", "tx packets", "tx dropped"],
+        ["port", "state", "mtu", "mac", "engine", "rx packets", "tx packets", "tx dropped"],
         [
             [
                 name,
                 one["state"],
                 one["mtu"],
                 one["mac"],
+                ports[name]["engine"] if name in ports else None,
                 one["rx_packets"],
                 one["tx_packets"],
                 one["tx_dropped"],
@@ -62,3 +65,14 @@ def command(lab: str | None, node: str, output: str) -> None:
     )
     for sid in status["sids"]:
         click.echo(f"bound: {sid}")
+
+
+def _print_engine(status: dict[str, Any]) -> None:
+    """What forwards, why it is not eBPF, and the ports that are exceptions."""
+    asked, engine, why = status["data_plane"], status["engine"], status["engine_why"]
+    click.echo(f"  forwarding by {engine} (data_plane {asked})" + (f": {why}" if why else ""))
+    for port in status["ports"]:
+        if port["engine"] != engine:
+            click.echo(f"  {port['ifname']} by {port['engine']}: {port['engine_why']}")
+    if status["routes_left_out"]:
+        click.echo(f"  {status['routes_left_out']} routes do not fit the eBPF map: click serves them")

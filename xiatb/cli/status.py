@@ -49,12 +49,16 @@ def print_status(status: dict[str, Any]) -> None:
     backend = status["shaping_backend"]
     click.echo(f"lab {status['lab']}: {status['status']} since {status['since']}, shaping {backend}")
     print_table(
-        ["node", "kind", "ad", "state", "pid", "hid"],
+        ["node", "kind", "ad", "state", "engine", "pid", "hid"],
         [
-            [node["name"], node["kind"], node["ad"], node["state"], node["pid"], short_xid(node["hid"])]
+            [
+                node["name"], node["kind"], node["ad"], node["state"], node.get("engine"), node["pid"],
+                short_xid(node["hid"]),
+            ]
             for node in status["nodes"]
         ],
-    )
+    )  # fmt: skip
+    _print_engines(status["nodes"])
     if status["links"]:
         print_table(
             ["link", "mtu", "rate", "delay", "loss", "by", "state"], [_link(one) for one in status["links"]]
@@ -67,6 +71,16 @@ def print_status(status: dict[str, Any]) -> None:
     dead = [one["what"] for one in status["processes"] if not one["alive"]]
     if dead:
         click.echo(f"dead: {', '.join(dead)}")
+
+
+def _print_engines(nodes: list[dict[str, Any]]) -> None:
+    """Why Click forwards where eBPF might: each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.get("engine") == "click" and node["data_plane"] != "click":
+            reasons.setdefault(node["engine_why"], []).append(node["name"])
+    for why, names in reasons.items():
+        click.echo(f"click on {', '.join(names)}: {why}")
 
 
 def _link(link: dict[str, Any]) -> list[object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -13,7 +13,7 @@ from xiatb.errors import UsageError
 from xiatb.lab.load import find, load
 from xiatb.lab.plan import Plan
 from xiatb.lab.planner import make_plan
-from xiatb.lab.topology import check_name
+from xiatb.lab.topology import DataPlane, check_name
 
 
 def file_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,8 +40,19 @@ def topology_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return file_options(function)
 
 
-def read_plan(file: Path | None, lab: str | None, seed: int | None) -> Plan:
+def data_plane_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--data-plane. Gives `data_plane`, None when it is not given."""
+    return click.option(
+        "--data-plane",
+        type=click.Choice(get_args(DataPlane)),
+        help="What forwards on every node, instead of what the file says.",
+    )(function)
+
+
+def read_plan(
+    file: Path | None, lab: str | None, seed: int | None, data_plane: str | None = None
+) -> Plan:
     """Read, check and plan. Raises InvalidFileError with all problems of the file."""
     if lab is not None and (reason := check_name(lab)):
         raise UsageError(f"--name: {reason}")
-    return make_plan(load(file or find(Path.cwd())), lab=lab, seed=seed)
+    return make_plan(load(file or find(Path.cwd())), lab=lab, seed=seed, data_plane=data_plane)

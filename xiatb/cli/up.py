@@ -13,16 +13,25 @@ from xiatb.cli.output import output_option, print_json
 from xiatb.cli.progress import UpProgress
 from xiatb.cli.status import current_status, print_status
 from xiatb.cli.supervise import extensions
-from xiatb.cli.topology import read_plan, topology_options
+from xiatb.cli.topology import data_plane_option, read_plan, topology_options
 from xiatb.lab import doctor, launch
 from xiatb.lab.paths import LabPaths
 
 
 @click.command()
 @topology_options
+@data_plane_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
 @output_option
-def command(file: Path | None, lab: str | None, seed: int | None, quiet: bool, output: str, **_: Any) -> None:
+def command(
+    file: Path | None,
+    lab: str | None,
+    seed: int | None,
+    data_plane: str | None,
+    quiet: bool,
+    output: str,
+    **_: Any,
+) -> None:
     """Bring up the lab of a topology FILE and return when it is ready.
 
     Interrupted (Ctrl-C), it removes what it had made and ends with 130.
@@ -30,7 +39,7 @@ def command(file: Path | None, lab: str | None, seed: int | None, quiet: bool, o
     Example: xiatb up topologies/minimal.yaml
     """
     begin = time.monotonic()
-    plan = read_plan(file, lab, seed)
+    plan = read_plan(file, lab, seed, data_plane)
     require_root()
     doctor.require(plan, extensions(plan)[0])
     with UpProgress(f"up {plan.lab}", quiet=quiet or output == "json") as progress:

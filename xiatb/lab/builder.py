@@ -187,7 +187,7 @@ class Builder:
             click=Path(node.click) if node.click else None,
             names=paths.names,
             seed=node.seed,
-            data_plane=self.plan.data_plane,
+            data_plane=node.data_plane,
         )
 
     def _start_node(self, node: NodePlan) -> ReadyPipe:

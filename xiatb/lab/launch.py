@@ -74,6 +74,7 @@ def bring_up(
     *,
     lab: str | None = None,
     seed: int | None = None,
+    data_plane: str | None = None,
     guests: GuestManager | None = None,
     progress: Callable[[Event], None] = lambda _: None,
 ) -> Plan:
@@ -82,7 +83,7 @@ def bring_up(
 
     `guests` (the guest manager) only adds its checks of the host; the supervisor makes its own. Raises
     InvalidFileError, HostNotAbleError, LabStateError or what the supervisor failed with."""
-    plan = make_plan(load(topology), lab=lab, seed=seed)
+    plan = make_plan(load(topology), lab=lab, seed=seed, data_plane=data_plane)
     doctor.require(plan, guests)
     start(plan, supervise_command(), progress)
     return plan

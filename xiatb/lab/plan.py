@@ -77,6 +77,8 @@ class NodePlan:
     """SID of the migration daemon, hypervisors only; key in keys/migrated-NAME.pem."""
     uuid: str | None = None
     """hypervisors only: libvirt's host_uuid."""
+    data_plane: str = "auto"
+    """"auto", "ebpf" or "click": what forwards."""
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,15 @@ from xiatb.wire.xid import XidType
 _QEMU_OUI = bytes.fromhex("525400")
 
 
-def make_plan(topology: Topology, *, lab: str | None = None, seed: int | None = None) -> Plan:
-    """The plan of a topology. `lab` and `seed` override the file's. Deterministic."""
+def make_plan(
+    topology: Topology, *, lab: str | None = None, seed: int | None = None, data_plane: str | None = None
+) -> Plan:
+    """The plan of a topology. `lab` and `seed` override the file's, `data_plane` (auto, ebpf, click) what it
+    says for all nodes and for single ones. Deterministic."""
     file = topology.file
-    return _Planner(file, topology.path, lab or file.name, file.seed if seed is None else seed).plan()
+    planner = _Planner(file, topology.path, lab or file.name, file.seed if seed is None else seed)
+    planner.data_plane = data_plane
+    return planner.plan()
 
 
 class _Planner:
@@ -42,6 +47,8 @@ class _Planner:
         self.lab = lab
         self.seed = seed
         self.ring = KeyRing(seed, lab)
+        self.data_plane: str | None = None
+        """for every node, whatever the file says; None: as the file says"""
         self.ports: dict[str, dict[int, int]] = defaultdict(dict)
         """node -> port number -> link index"""
         self.ends = self._assign_ports()
@@ -63,7 +70,7 @@ class _Planner:
             seed=self.seed,
             topology=str(self.path),
             accel=self.file.accel,
-            data_plane=self.file.data_plane,
+            data_plane=self.data_plane or self.file.data_plane,
             ads=tuple(AdPlan(ad, str(self.ring.xid(f"ad-{ad}", XidType.AD))) for ad in ads),
             nodes=nodes,
             links=links,
@@ -126,6 +133,7 @@ class _Planner:
             click=self._click(name, node),
             migration_sid=str(self.ring.xid(f"migrated-{name}", XidType.SID)) if hypervisor else None,
             uuid=self.ring.uuid("host", name) if hypervisor else None,
+            data_plane=self.data_plane or node.data_plane or self.file.data_plane,
         )
 
     def _port(self, node: str, number: int, link: LinkPlan) -> PortPlan:

@@ -66,6 +66,8 @@ def _node_status(paths: LabPaths, plan: Plan, state: LabState, name: str) -> Jso
         "alive": bool(process and process.alive()),
         "state": "not started" if process is None else "dead",
         "dag": None,
+        "data_plane": node.data_plane,
+        "engine": None,
     }
     if not answer["alive"]:
         return answer
@@ -80,6 +82,8 @@ def _node_status(paths: LabPaths, plan: Plan, state: LabState, name: str) -> Jso
         "ad": names.get(str(told.get("ad")), told.get("ad")),
         "dag": told.get("dag"),
         "uptime_s": told.get("uptime_s"),
+        "engine": told.get("engine"),
+        "engine_why": told.get("engine_why"),
         "sids": told.get("sids", []),
         "stats": told.get("stats", {}),
     }

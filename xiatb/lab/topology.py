@@ -18,6 +18,7 @@ from xiatb.lab import units
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,23}$")
 SERVICE_KINDS = ("echo", "responder", "writer")
 NodeKind = Literal["host", "router", "hypervisor"]
+DataPlane = Literal["auto", "ebpf", "click"]
 
 MIN_MTU, MAX_MTU = 1280, 65000
 
@@ -92,11 +93,12 @@ class LinkFile(ImpairmentFile):
 
 
 class NodeFile(_Part):
-    """One node."""
+    """One node; `data_plane` None: that of the whole topology."""
 
     kind: NodeKind
     ad: Name | None = None
     click: str | None = None
+    data_plane: DataPlane | None = None
 
 
 class ServiceFile(_Part):
@@ -143,7 +145,7 @@ class TopologyFile(_Part):
     name: Name
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 1
     accel: Literal["auto", "kvm", "tcg"] = "auto"
-    data_plane: Literal["click"] = "click"
+    data_plane: DataPlane = "auto"
     defaults: Defaults = Defaults()
     ads: dict[Name, AdFile] = {}
     nodes: Annotated[dict[Name, NodeFile], Field(min_length=1, max_length=250)]
