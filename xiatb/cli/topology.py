@@ -49,9 +49,7 @@ def data_plane_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def read_plan(
-    file: Path | None, lab: str | None, seed: int | None, data_plane: str | None = None
-) -> Plan:
+def read_plan(file: Path | None, lab: str | None, seed: int | None, data_plane: str | None = None) -> Plan:
     """Read, check and plan. Raises InvalidFileError with all problems of the file."""
     if lab is not None and (reason := check_name(lab)):
         raise UsageError(f"--name: {reason}")
