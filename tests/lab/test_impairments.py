@@ -6,15 +6,11 @@ import pytest
 
 from xiatb.errors import HostNotAbleError
 from xiatb.lab import impairments
-from xiatb.lab.plan import EndPlan, Impairment, LinkPlan
+from xiatb.lab.plan import Impairment
 from xiatb.lab.runner import RecordingRunner, Result
 
 MS = 10**6
 PROBE = ("unshare", "--net", "--", "tc", "qdisc", "add", "dev", "lo", "root")
-
-
-def link(forward: Impairment) -> LinkPlan:
-    return LinkPlan(0, EndPlan("a", "eth0"), EndPlan("b", "eth0"), 1500, forward, Impairment())
 
 
 def test_no_rate_no_command() -> None:
@@ -32,28 +28,36 @@ def test_burst_is_the_larger_of_16_kb_2_ms_and_a_frame(rate: int, mtu: int, burs
     assert command[command.index("rate") + 1] == f"{rate}bit"
 
 
-def test_netem_goes_below_the_shaper_and_holds_what_is_on_the_way() -> None:
+def test_netem_is_told_everything_but_the_rate_and_holds_what_is_on_the_way() -> None:
     impairment = Impairment(rate=10**8, delay=50 * MS, jitter=MS, loss=1000, duplicate=500, reorder=10_000)
-    command = " ".join(impairments.netem_command("eth0", impairment) or [])
-    assert "parent 1:1" in command
-    assert command.endswith("delay 50000us 1000us loss 0.1% duplicate 0.05% reorder 1%")
+    command = " ".join(impairments.netem_command("l0b", impairment) or [])
+    assert command.startswith("tc qdisc replace dev l0b root handle 10: netem limit ")
+    assert command.endswith("delay 50000us 1000us loss random 0.1% duplicate 0.05% reorder 1%")
     assert int(command.split("limit ")[1].split()[0]) * 500 >= 10**8 // 8 * 0.051
 
 
-def test_netem_alone_is_at_the_root_and_does_not_reorder_without_delay() -> None:
+def test_bursty_loss_is_a_gilbert_model_with_the_same_mean() -> None:
+    one = Impairment(loss=10_000, burst=5)
+    words = impairments.netem_command("l0b", one) or []
+    at = words.index("gemodel")
+    p, r, bad, good = (float(word.rstrip("%")) / 100 for word in words[at + 1 : at + 5])
+    assert (round(1 / r), bad, good) == (5, 1, 0)
+    assert p / (p + r) == pytest.approx(0.01) == one.mean_loss
+    given = Impairment(gemodel=(10_000, 200_000, 500_000, 1000))
+    assert (impairments.netem_command("l0b", given) or [])[-5:] == ["gemodel", "1%", "20%", "50%", "0.1%"]
+    assert "random" in (impairments.netem_command("l0b", Impairment(loss=10_000, burst=1)) or [])
+
+
+def test_netem_does_not_reorder_without_delay_and_is_none_without_need() -> None:
     command = impairments.netem_command("eth0", Impairment(loss=10_000, reorder=10_000)) or []
-    assert "root" in command
     assert "reorder" not in command
     assert impairments.netem_command("eth0", Impairment(rate=10**6)) is None
 
 
-def test_the_probe_decides_and_nothing_is_silently_left_out() -> None:
+def test_the_probe_tries_a_real_qdisc() -> None:
     without = RecordingRunner({(*PROBE, "netem"): Result((), 2, "", "Unknown qdisc")})
     assert impairments.probe_netem(RecordingRunner())
     assert not impairments.probe_netem(without)
-    assert impairments.backend(link(Impairment(delay=MS)), netem=True) == "netem"
-    assert impairments.backend(link(Impairment(loss=1)), netem=False) == "delay-line"
-    assert impairments.backend(link(Impairment(rate=10**6)), netem=False) == "none"
 
 
 def test_a_host_that_cannot_shape_is_refused() -> None:

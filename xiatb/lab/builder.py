@@ -6,21 +6,19 @@ so that an interruption at any point leaves what `teardown` can find.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
 import os
 import sys
 import time
 from pathlib import Path
 
 from xiatb.errors import XiatbError
-from xiatb.lab import impairments, namespaces, netlink, priority, private
+from xiatb.lab import namespaces, netlink, priority, private, wire
 from xiatb.lab.context import Context
-from xiatb.lab.keys import KeyRing, write_keys
+from xiatb.lab.keys import write_keys
+from xiatb.lab.links import Links, needs_middles
 from xiatb.lab.mininet_net import LabNet
 from xiatb.lab.paths import NETNS_ROOT, netns_name
-from xiatb.lab.plan import LinkPlan, NodePlan
+from xiatb.lab.plan import NodePlan
 from xiatb.lab.priority import prioritised
 from xiatb.lab.process import netns_inode
 from xiatb.lab.readiness import ReadyPipe
@@ -28,7 +26,6 @@ from xiatb.lab.state import NodeState
 from xiatb.node.config import NodeConfig, PortConfig
 
 NODE_READY = 30.0
-LINE_READY = 15.0
 
 
 class Builder:
@@ -39,7 +36,6 @@ class Builder:
         self.plan = context.plan
         self.paths = context.paths
         self.net = net
-        self._netem = False
 
     def files(self) -> None:
         """Directories, keys, names and node configurations; the state directory itself is there."""
@@ -60,25 +56,11 @@ class Builder:
         self.context.save()
 
     def links(self) -> None:
-        """veth pairs, straight or through a delay line; taps; then rates."""
-        needed = [link for link in self.plan.links if link.needs_delay_line]
-        if needed:
-            self._netem = impairments.probe_netem(self.context.runner)
-        if any(one.rate for link in self.plan.links for one in (link.forward, link.backward)):
-            impairments.require_rate(self.context.runner)
-            self.context.state.backends["rate"] = "tbf"
-        lines = []
-        for link in self.plan.links:
-            self.context.progress(f"link {link.name}")
-            backend = impairments.backend(link, netem=self._netem)
-            self.context.state.backends[link.name] = backend
-            if backend == impairments.DELAY_LINE:
-                lines.append(self._delay_line(link))
-            else:
-                self.net.add_link(link.a.node, link.a.port, link.b.node, link.b.port)
-            self._shape(link)
-        for pipe, link in lines:
-            self._await_line(pipe, link)
+        """veth pairs, most with a middle, and what the plan puts on them."""
+        if needs_middles(self.plan):
+            helper = self._namespace(wire.ALL_LINKS)
+            self.context.state.processes[f"shell {wire.ALL_LINKS}"] = helper.shell
+        Links(self.context).build(self.net)
         self.context.save()
 
     def ports(self) -> None:
@@ -129,49 +111,6 @@ class Builder:
     def _netns(self, node: str) -> Path:
         return NETNS_ROOT / netns_name(self.plan.lab, node)
 
-    def _delay_line(self, link: LinkPlan) -> tuple[ReadyPipe, LinkPlan]:
-        """A helper namespace with a port towards each end, and the process between them."""
-        helper = line_name(link)
-        state = self._namespace(helper)
-        self.net.add_link(link.a.node, link.a.port, helper, "p0")
-        self.net.add_link(helper, "p1", link.b.node, link.b.port)
-        for port in ("p0", "p1"):
-            altname = f"xiatb:{self.plan.lab}:{link.name}:{port}"[:127]
-            netlink.set_up(self._netns(helper), port, mtu=link.mtu, altname=altname)
-        config = self.paths.links / f"{link.index}.json"
-        directions = {key: dataclasses.asdict(getattr(link, key)) for key in ("forward", "backward")}
-        seed = KeyRing(self.plan.seed, self.plan.lab).number("link", str(link.index))
-        config.write_text(json.dumps({"link": link.name, "seed": seed, **directions}))
-        pipe = ReadyPipe()
-        command = [sys.executable, "-m", "xiatb.lab.delayline", str(config)]
-        what = f"delay line {link.name}"
-        self.context.start(
-            ["nsenter", f"--net={self._netns(helper)}", "--", *command],
-            what=what,
-            log=self.paths.links / f"{link.index}.log",
-            env={**os.environ, **pipe.environment()},
-            pass_fds=[pipe.writer],
-        )
-        pipe.close_writer()
-        self.context.state.processes[f"shell {helper}"] = state.shell
-        return pipe, link
-
-    def _await_line(self, pipe: ReadyPipe, link: LinkPlan) -> None:
-        what = f"delay line {link.name}"
-        log = self.paths.links / f"{link.index}.log"
-        with contextlib.closing(pipe):
-            pipe.wait(self.context.children[what], what, log, time.monotonic() + LINE_READY)
-
-    def _shape(self, link: LinkPlan) -> None:
-        """Rate at each end's egress; netem below it where it is the backend."""
-        for end, impairment in ((link.a, link.forward), (link.b, link.backward)):
-            commands = [impairments.rate_command(end.port, link.mtu, impairment)]
-            if self._netem:
-                commands.append(impairments.netem_command(end.port, impairment))
-            for command in commands:
-                if command is not None:
-                    self.context.runner.run(command, netns=netns_name(self.plan.lab, end.node))
-
     def _node_config(self, node: NodePlan) -> NodeConfig:
         paths = self.paths
         return NodeConfig(
@@ -207,11 +146,6 @@ class Builder:
         self.context.state.nodes[node.name].process = self.context.state.processes.pop(f"node {node.name}")
         self.context.save()
         return pipe
-
-
-def line_name(link: LinkPlan) -> str:
-    """Name of a delay line's helper node; the dot keeps it apart from names in a topology."""
-    return f"delay.{link.index}"
 
 
 def write_names(path: Path, names: dict[str, str]) -> None:

@@ -1,16 +1,19 @@
-"""The delay-line process: a bump in a link, for kernels without netem.
+"""The delay-line process: what netem does, for one link, on kernels without netem.
 
-`python -m xiatb.lab.delayline CONFIG.json`, inside a namespace of its own with the interfaces `p0` (towards
-the link's first end) and `p1` (towards its second). Frames are taken from one and given to the other when
-their time has come. SCHED_FIFO and a timerfd keep lateness near 50 us (measured, reference/dataplane.md
-section 5).
+`python -m xiatb.lab.delayline CONFIG.json`, in the namespace of the link's middle (see `wire`). Frames are
+taken from one end and given to the other when their time has come. SCHED_FIFO and a timerfd keep lateness
+near 50 us (measured, reference/dataplane.md section 5).
+
+CONFIG: {"ports": [towards the first endpoint, towards the second], "mtu", "seed", "forward", "backward",
+"control": path of its control socket}. It starts on standby: frames that it sees are still forwarded by the
+kernel. Control operations (JSON lines, `linecontrol`): `go`, `set`, `halt`, `stats`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
+import gc
 import json
 import os
 import random
@@ -24,49 +27,17 @@ from types import FrameType
 from typing import Any
 
 from xiatb.lab.delayqueue import DelayQueue
+from xiatb.lab.linecontrol import LineControl
 from xiatb.lab.plan import Impairment
+from xiatb.lab.timer import Alarm
 
-PORTS = ("p0", "p1")
 _ETH_P_ALL = 0x0003
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 _SO_RCVBUFFORCE = 33
 _BURST = 64
-_FRAME = 65600
-_CLOCK_MONOTONIC, _TFD_ABSTIME = 1, 1
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
-
-
-class _Itimerspec(ctypes.Structure):
-    _fields_ = [("interval", _Timespec), ("value", _Timespec)]
-
-
-class Alarm:
-    """A timerfd on the monotonic clock (os.timerfd_* came with Python 3.13)."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.descriptor: int = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self.descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._set_for: int | None = None
-
-    def set(self, when: int | None) -> None:
-        """Ring at `when` (monotonic ns); None: never."""
-        if when == self._set_for:
-            return
-        self._set_for = when
-        seconds, nanoseconds = divmod(when or 0, 10**9)
-        spec = _Itimerspec(_Timespec(0, 0), _Timespec(seconds, nanoseconds))
-        self._libc.timerfd_settime(self.descriptor, _TFD_ABSTIME, ctypes.byref(spec), None)
-
-    def clear(self) -> None:
-        """It rang; make the descriptor quiet again."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 8)
-        self._set_for = None
+_ETHERNET = 18
+"""bytes of an Ethernet header with one VLAN tag"""
+DIRECTIONS = ("forward", "backward")
 
 
 class Line:
@@ -74,64 +45,106 @@ class Line:
 
     def __init__(self, config: dict[str, Any]) -> None:
         seed = config["seed"]
-        directions = [Impairment(**config["forward"]), Impairment(**config["backward"])]
-        self.queues = [DelayQueue(one, random.Random(seed * 2 + at)) for at, one in enumerate(directions)]
-        self.sockets = [open_port(name) for name in PORTS]
+        self._frame = config["mtu"] + _ETHERNET
+        self.queues = [
+            DelayQueue(Impairment(**config[name]), random.Random(seed * 2 + at))
+            for at, name in enumerate(DIRECTIONS)
+        ]
+        self.sockets = [open_port(name) for name in config["ports"]]
         self.send_failures = [0, 0]
+        self.latest = [0, 0]
         self.running = True
+        self.taking = False
+        self.control = LineControl(Path(config["control"]), self.answer)
 
     def run(self) -> None:
         """Until SIGTERM."""
         alarm = Alarm()
-        poller = select.epoll()
-        for sock in self.sockets:
-            poller.register(sock.fileno(), select.EPOLLIN)
-        poller.register(alarm.descriptor, select.EPOLLIN)
+        poller = self.control.poller
+        sides = {sock.fileno(): side for side, sock in enumerate(self.sockets)}
+        for descriptor in (*sides, alarm.descriptor):
+            poller.register(descriptor, select.EPOLLIN)
         while self.running:
             for descriptor, _ in poller.poll():
-                if descriptor == alarm.descriptor:
+                if descriptor in sides:
+                    self._take(sides[descriptor])
+                elif descriptor == alarm.descriptor:
                     alarm.clear()
                 else:
-                    self._take(0 if descriptor == self.sockets[0].fileno() else 1)
+                    self.control.serve(descriptor)
             alarm.set(self._give())
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         """Signal handler."""
         self.running = False
 
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One control operation; the counters are its answer. Raises ValueError on anything unknown."""
+        op = request.get("op")
+        if op == "set":
+            new = [Impairment(**request[name]) for name in DIRECTIONS]
+            for queue, impairment in zip(self.queues, new, strict=True):
+                queue.configure(impairment)
+        elif op == "go":
+            for side in () if self.taking else (0, 1):
+                while self._take(side):
+                    pass
+            self.taking = True
+        elif op == "halt":
+            self.taking = False
+        elif op != "stats":
+            raise ValueError(f"unknown op {str(op)[:40]!r}")
+        return self.counters()
+
     def counters(self) -> dict[str, Any]:
-        """Per direction, for the log."""
-        names = ("forward", "backward")
+        """Per direction, for `link show` and the log; `latest_us` is the worst lateness so far."""
         return {
-            name: {**queue.counters(), "send_failures": failures}
-            for name, queue, failures in zip(names, self.queues, self.send_failures, strict=True)
+            name: {
+                **self.queues[side].counters(),
+                "send_failures": self.send_failures[side],
+                "latest_us": self.latest[side] // 1000,
+            }
+            for side, name in enumerate(DIRECTIONS)
         }
 
-    def _take(self, side: int) -> None:
-        receive, push, clock = self.sockets[side].recv, self.queues[side].push, time.monotonic_ns
+    def _take(self, side: int) -> bool:
+        """Take up to a burst of frames in; False when there is no more."""
+        receive, clock, size = self.sockets[side].recv, time.monotonic_ns, self._frame
+        push = self.queues[side].push if self.taking else _ignore
         try:
             for _ in range(_BURST):
-                push(receive(_FRAME), clock())
+                push(receive(size), clock())
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             if error.errno != errno.ENETDOWN:
                 raise
+        return True
 
     def _give(self) -> int | None:
         """Send what is due; when to wake up next."""
         nexts = []
         for side, queue in enumerate(self.queues):
-            send = self.sockets[1 - side].send
-            for frame in queue.pop_due(time.monotonic_ns()):
-                try:
-                    send(frame)
-                except OSError:
-                    self.send_failures[side] += 1
             when = queue.next_time()
+            if when is None:
+                continue
+            now = time.monotonic_ns()
+            if when <= now:
+                self.latest[side] = max(self.latest[side], now - when)
+                send = self.sockets[1 - side].send
+                for frame in queue.pop_due(now):
+                    try:
+                        send(frame)
+                    except OSError:
+                        self.send_failures[side] += 1
+                when = queue.next_time()
             if when is not None:
                 nexts.append(when)
         return max(1, min(nexts)) if nexts else None
+
+
+def _ignore(_frame: bytes, _now: int) -> None:
+    """On standby: the kernel forwards it."""
 
 
 def open_port(name: str) -> socket.socket:
@@ -144,21 +157,28 @@ def open_port(name: str) -> socket.socket:
     return sock
 
 
+def be_prompt() -> str:
+    """Real-time scheduling, no pauses for cycles that this program does not make; "fifo" or "normal"."""
+    gc.disable()
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    except PermissionError:
+        return "normal"
+    return "fifo"
+
+
 def main(path: str) -> int:
     """Run the line that the JSON file describes; says so on XIATB_READY_FD."""
     line = Line(json.loads(Path(path).read_text()))
     signal.signal(signal.SIGTERM, line.stop)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
-        scheduler = "fifo"
-    except PermissionError:
-        scheduler = "normal"
+    scheduler = be_prompt()
     ready = os.environ.pop("XIATB_READY_FD", None)
     if ready is not None:
         os.write(int(ready), json.dumps({"ready": True, "scheduler": scheduler}).encode() + b"\n")
         os.close(int(ready))
     with contextlib.suppress(InterruptedError):
         line.run()
+    line.control.close()
     sys.stderr.write(json.dumps(line.counters()) + "\n")
     return 0
 

@@ -1,20 +1,24 @@
-"""How rate, delay, loss and the like are put on a link: which means this host has, and the commands for them.
+"""How rate, delay, loss and the like are put on a link: which means this host has, and its commands.
 
-Rate is a token bucket (TBF) at the sending node's egress. The rest is netem below it where the kernel has
-netem, else a delay-line process between the two nodes (`delayline`). Never silently none: what cannot be done
-is a HostNotAbleError, and the backend chosen is recorded in the state file and every manifest.
+Rate is a token bucket (TBF) at the sending node's egress. The rest comes after it, in the link's middle:
+netem where the kernel has netem, else a delay-line process (`delayline`). Never silently none: what cannot be
+done is a HostNotAbleError, and the backend chosen is recorded in the state file and every manifest.
+
+Every command is a `replace`, which changes what is there in place: frames that wait are kept.
 """
 
 from __future__ import annotations
 
 from xiatb.errors import HostNotAbleError
-from xiatb.lab.plan import Impairment, LinkPlan
+from xiatb.lab.plan import Impairment
 from xiatb.lab.runner import Runner
 
 NETEM, DELAY_LINE, NONE = "netem", "delay-line", "none"
 _FRAME = 14
 _AVERAGE_FRAME = 500
 """assumed when a byte budget must be given to netem as a number of packets"""
+_ASSUMED_RATE = 10**10
+"""bit/s that a link without a rate may carry, for the same budget"""
 
 Command = list[str]
 
@@ -26,39 +30,45 @@ def rate_command(device: str, mtu: int, impairment: Impairment) -> Command | Non
         return None
     burst = max(16384, impairment.rate // 8 * 2 // 1000, mtu + _FRAME)
     return [
-        *("tc", "qdisc", "add", "dev", device, "root", "handle", "1:", "tbf"),
+        *("tc", "qdisc", "replace", "dev", device, "root", "handle", "1:", "tbf"),
         *("rate", f"{impairment.rate}bit", "burst", str(burst)),
         *("limit", str(max(impairment.queue, burst, mtu + _FRAME))),
     ]
 
 
 def netem_command(device: str, impairment: Impairment) -> Command | None:
-    """The tc command for everything but rate; None when nothing is asked for. Below the shaper if there is
-    one.
+    """The tc command for everything but rate; None when nothing is asked for.
 
-    tc-netem(8). Its queue holds what is on the way (rate times delay) on top of the link's queue."""
+    tc-netem(8); without a distribution its jitter is uniform. Its queue holds what is on the way: rate times
+    delay."""
     if not impairment.needs_delay_line:
         return None
-    where = ["parent", "1:1", "handle", "10:"] if impairment.rate is not None else ["root", "handle", "10:"]
-    on_the_way = (impairment.rate or 10**10) * (impairment.delay + impairment.jitter) // 8 // 10**9
-    limit = max(1000, (on_the_way + impairment.queue) // _AVERAGE_FRAME)
-    command = ["tc", "qdisc", "add", "dev", device, *where, "netem", "limit", str(limit)]
-    if impairment.delay or impairment.jitter:
+    rate = impairment.rate or _ASSUMED_RATE
+    on_the_way = rate * (impairment.delay + impairment.jitter) // 8 // 10**9
+    limit = max(1000, 2 * on_the_way // _AVERAGE_FRAME)
+    command = [*clear_command(device, "replace"), "handle", "10:", "netem", "limit", str(limit)]
+    if impairment.delay:
         command += ["delay", f"{impairment.delay / 1000:g}us"]
     if impairment.jitter:
         command += [f"{impairment.jitter / 1000:g}us"]
-    for word in ("loss", "duplicate", "reorder"):
+    command += _loss(impairment)
+    for word in ("duplicate", "reorder"):
         share = getattr(impairment, word)
         if share and (word != "reorder" or impairment.delay):
             command += [word, f"{share / 10_000:g}%"]
     return command
 
 
-def backend(link: LinkPlan, *, netem: bool) -> str:
-    """Which means a link gets for everything but its rate."""
-    if not link.needs_delay_line:
-        return NONE
-    return NETEM if netem else DELAY_LINE
+def clear_command(device: str, verb: str = "del") -> Command:
+    """The tc command that takes the root qdisc off."""
+    return ["tc", "qdisc", verb, "dev", device, "root"]
+
+
+def _loss(impairment: Impairment) -> Command:
+    chain = impairment.loss_chain
+    if chain is not None:
+        return ["loss", "gemodel", *(f"{100 * share:.7g}%" for share in chain)]
+    return ["loss", "random", f"{impairment.loss / 10_000:g}%"] if impairment.loss else []
 
 
 def probe_netem(runner: Runner) -> bool:

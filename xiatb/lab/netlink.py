@@ -56,13 +56,18 @@ def index_of(socket_: Any, name: str) -> int:
 def set_up(netns: Path, name: str, *, mtu: int, altname: str, mac: str | None = None) -> None:
     """Offloads off, MTU, MAC, readable altname (the lab's mark), up."""
     with routes(netns) as socket_:
-        index = index_of(socket_, name)
-        if mac is not None:
-            socket_.link("set", index=index, address=mac)
-        socket_.link("set", index=index, mtu=mtu)
-        socket_.link("property_add", index=index, altname=altname)
-        offloads_off(name)
-        socket_.link("set", index=index, state="up")
+        set_up_here(socket_, name, mtu=mtu, altname=altname, mac=mac)
+
+
+def set_up_here(socket_: Any, name: str, *, mtu: int, altname: str, mac: str | None = None) -> None:
+    """`set_up` within `routes`."""
+    index = index_of(socket_, name)
+    if mac is not None:
+        socket_.link("set", index=index, address=mac)
+    socket_.link("set", index=index, mtu=mtu)
+    socket_.link("property_add", index=index, altname=altname)
+    offloads_off(name)
+    socket_.link("set", index=index, state="up")
 
 
 def prepare(netns: Path) -> None:

@@ -25,16 +25,52 @@ class Impairment:
     jitter: int = 0
     """uniformly distributed around the delay, +- this many nanoseconds; frames may overtake each other."""
     loss: int = 0
+    """share of frames lost at random; with `burst`, in runs."""
+    burst: int = 0
+    """mean number of frames lost in a row (the simple Gilbert model); 0 and 1: independent losses."""
+    gemodel: tuple[int, int, int, int] | None = None
+    """Gilbert-Elliott loss in place of `loss`: see `loss_chain`."""
     duplicate: int = 0
     reorder: int = 0
     """share of frames that skip the delay."""
     queue: int = 262144
     """bytes that wait for the shaper before frames are dropped at the tail."""
 
+    def __post_init__(self) -> None:
+        """JSON has lists where we have tuples."""
+        if self.gemodel is not None:
+            object.__setattr__(self, "gemodel", tuple(self.gemodel))
+
     @property
     def needs_delay_line(self) -> bool:
         """True when something other than rate is asked for."""
-        return bool(self.delay or self.jitter or self.loss or self.duplicate or self.reorder)
+        return bool(
+            self.delay or self.jitter or self.loss or self.gemodel or self.duplicate or self.reorder
+        )
+
+    @property
+    def loss_chain(self) -> tuple[float, float, float, float] | None:
+        """Bursty loss as a Markov chain of two states; None when losses are independent.
+
+        Shares (0 to 1) for each frame: good to bad, bad to good, lost while bad, lost while good (p, r, 1-h,
+        1-k of tc-netem(8)). `burst` b with `loss` l is r = 1/b, p = r l/(1-l), 1-h = 1, 1-k = 0."""
+        if self.gemodel is not None:
+            p, r, bad, good = (share / 1e6 for share in self.gemodel)
+            return p, r, bad, good
+        if self.burst <= 1 or not 0 < self.loss < 1_000_000:
+            return None
+        back = 1 / self.burst
+        share = self.loss / 1e6
+        return back * share / (1 - share), back, 1.0, 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Share of frames lost in the long run, 0 to 1."""
+        chain = self.loss_chain
+        if chain is None:
+            return self.loss / 1e6
+        p, r, bad, good = chain
+        return (p * bad + r * good) / (p + r) if p + r else good
 
 
 @dataclass(frozen=True)
@@ -99,6 +135,8 @@ class LinkPlan:
     mtu: int
     forward: Impairment
     backward: Impairment
+    impairable: bool = True
+    """made with a middle (see `wire`), so that delay and the like can be set while the lab is up."""
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from xiatb.errors import InvalidFileError
 from xiatb.lab.check import split_endpoint
 from xiatb.lab.keys import KeyRing
+from xiatb.lab.linkparams import PARAMETERS, contradictions, merge
 from xiatb.lab.load import Topology
 from xiatb.lab.plan import (
     AdPlan,
@@ -20,7 +21,7 @@ from xiatb.lab.plan import (
     PortPlan,
     ServicePlan,
 )
-from xiatb.lab.topology import GuestFile, ImpairmentFile, LinkDefaults, LinkFile, NodeFile, TopologyFile
+from xiatb.lab.topology import GuestFile, ImpairmentFile, LinkFile, NodeFile, TopologyFile
 from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XidType
 
@@ -107,9 +108,20 @@ class _Planner:
             a=a,
             b=b,
             mtu=link.mtu or defaults.mtu,
-            forward=_impairment(link.forward, link, defaults),
-            backward=_impairment(link.backward, link, defaults),
+            forward=self._impairment(f"links[{index}] forward", link.forward, link),
+            backward=self._impairment(f"links[{index}] backward", link.backward, link),
+            impairable=defaults.impairable if link.impairable is None else link.impairable,
         )
+
+    def _impairment(self, place: str, direction: ImpairmentFile, link: LinkFile) -> Impairment:
+        """What is written nearest counts: direction, link, defaults."""
+        result = Impairment()
+        for layer in (self.file.defaults.link, link, direction):
+            written = {name: getattr(layer, name) for name in PARAMETERS}
+            result = merge(result, {name: value for name, value in written.items() if value is not None})
+        if problems := contradictions(result):
+            raise InvalidFileError(f"{self.path}: {place}: {'; '.join(problems)}")
+        return result
 
     def _node(self, index: int, name: str, node: NodeFile, links: tuple[LinkPlan, ...]) -> NodePlan:
         hid = self.ring.xid(name, XidType.HID)
@@ -219,14 +231,3 @@ class _Planner:
                 if ad is not None and hid is not None:
                     names[f"{service.name}.{guest.name}.{self.lab}.xia"] = str(DAG.service(ad, hid, sid))
         return dict(sorted(names.items()))
-
-
-def _impairment(direction: ImpairmentFile, link: LinkFile, defaults: LinkDefaults) -> Impairment:
-    """What is written nearest counts: direction, link, defaults."""
-    chosen = {}
-    for key in ("rate", "delay", "jitter", "loss", "duplicate", "reorder", "queue"):
-        written = (getattr(layer, key) for layer in (direction, link, defaults))
-        value = next((value for value in written if value is not None), None)
-        if value is not None:
-            chosen[key] = value
-    return Impairment(**chosen)

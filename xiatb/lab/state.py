@@ -13,7 +13,7 @@ from typing import Any
 
 from xiatb.errors import LabStateError
 from xiatb.lab.paths import LabPaths, lab_names
-from xiatb.lab.plan import Plan
+from xiatb.lab.plan import Impairment, Plan
 from xiatb.lab.process import ProcessId
 
 STARTING, UP, STOPPING = "starting", "up", "stopping"
@@ -33,6 +33,25 @@ class NodeState:
 
 
 @dataclass
+class LinkState:
+    """One link as it is now."""
+
+    forward: Impairment
+    backward: Impairment
+    backend: str
+    """netem, delay-line or none"""
+    middle: bool
+    """whether delay and the like can be set"""
+    up: bool = True
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LinkState:
+        """What `dataclasses.asdict` made of one."""
+        ways = {way: Impairment(**data[way]) for way in ("forward", "backward")}
+        return cls(**{**data, **ways})
+
+
+@dataclass
 class LabState:
     """One lab."""
 
@@ -47,6 +66,8 @@ class LabState:
     nodes: dict[str, NodeState] = field(default_factory=dict)
     backends: dict[str, str] = field(default_factory=dict)
     """link name -> netem, delay-line or none; "rate" -> tbf"""
+    links: dict[str, LinkState] = field(default_factory=dict)
+    """by link name"""
     processes: dict[str, ProcessId] = field(default_factory=dict)
     """other processes of the lab (delay lines, libvirtd, daemons) by what they are"""
 
@@ -75,8 +96,10 @@ class LabState:
             for name, node in data["nodes"].items()
         }
         processes = {what: ProcessId(**one) for what, one in data["processes"].items()}
+        links = {name: LinkState.from_json(link) for name, link in data.get("links", {}).items()}
         supervisor = ProcessId(**data["supervisor"])
-        return cls(**{**data, "nodes": nodes, "processes": processes, "supervisor": supervisor})
+        made = {"nodes": nodes, "links": links, "processes": processes, "supervisor": supervisor}
+        return cls(**{**data, **made})
 
 
 def _process(data: dict[str, int] | None) -> ProcessId | None:

@@ -23,8 +23,8 @@ DataPlane = Literal["auto", "ebpf", "click"]
 MIN_MTU, MAX_MTU = 1280, 65000
 
 
-def _typed(parse: Callable[[object], int]) -> BeforeValidator:
-    def validate(value: object) -> int:
+def _typed(parse: Callable[[object], object]) -> BeforeValidator:
+    def validate(value: object) -> object:
         try:
             return parse(value)
         except ValueError as error:
@@ -57,6 +57,8 @@ Share = Annotated[int, _typed(units.share)]
 Memory = Annotated[int, _typed(units.memory)]
 ByteRate = Annotated[int, _typed(units.byte_rate)]
 Queue = Annotated[int, _typed(units.queue)]
+Burst = Annotated[int, _typed(units.burst)]
+GeModel = Annotated[tuple[int, int, int, int], _typed(units.gemodel)]
 Mtu = Annotated[int, Field(ge=MIN_MTU, le=MAX_MTU, strict=True)]
 
 
@@ -71,6 +73,8 @@ class ImpairmentFile(_Part):
     delay: Duration | None = None
     jitter: Duration | None = None
     loss: Share | None = None
+    burst: Burst | None = None
+    gemodel: GeModel | None = None
     duplicate: Share | None = None
     reorder: Share | None = None
     queue: Queue | None = None
@@ -80,6 +84,7 @@ class LinkDefaults(ImpairmentFile):
     """`defaults.link`."""
 
     mtu: Mtu = 1500
+    impairable: Annotated[bool, Field(strict=True)] = True
 
 
 class LinkFile(ImpairmentFile):
@@ -88,6 +93,7 @@ class LinkFile(ImpairmentFile):
 
     endpoints: Annotated[list[str], Field(min_length=2, max_length=2)]
     mtu: Mtu | None = None
+    impairable: Annotated[bool, Field(strict=True)] | None = None
     forward: ImpairmentFile = ImpairmentFile()
     backward: ImpairmentFile = ImpairmentFile()
 

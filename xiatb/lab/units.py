@@ -49,6 +49,26 @@ def share(value: object) -> int:
     return _within(number, 0, 1_000_000, value, "0% to 100%")
 
 
+def burst(value: object) -> int:
+    """ "5" -> mean number of frames lost in a row, 0 to 10000. Raises ValueError with the reason."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isdigit():
+        raise ValueError(f"{_show(value)} is not a number of frames (such as 5): 0 to 10000")
+    return _within(int(text), 0, 10_000, value, "0 to 10000")
+
+
+def gemodel(value: object) -> tuple[int, int, int, int]:
+    """ "1% 20% 100% 0%" -> the four shares p, r, 1-h, 1-k in parts per million; the last three may be left
+    out, with tc-netem(8)'s defaults 1-p, 100% and 0%. Raises ValueError with the reason."""
+    words = [str(word) for word in value] if isinstance(value, list | tuple) else str(value).split()
+    if not 1 <= len(words) <= 4:
+        raise ValueError(f"{_show(value)} is not 'P [R [1-H [1-K]]]', one to four shares of 0% to 100%")
+    shares = [share(word) for word in words]
+    defaults = (0, 1_000_000 - shares[0], 1_000_000, 0)
+    p, r, bad, good = [*shares, *defaults[len(shares) :]]
+    return p, r, bad, good
+
+
 def memory(value: object) -> int:
     """ "192M" -> bytes, 64M to 64G, whole MiB."""
     number = _within(_quantity(value, SIZES, "a size", "192M"), 64 * 2**20, 64 * 2**30, value, "64M to 64G")
@@ -90,6 +110,19 @@ def show_rate(bits: int) -> str:
 def show_share(ppm: int) -> str:
     """Parts per million as a percentage."""
     return f"{ppm / 10_000:g}%"
+
+
+def show_gemodel(shares: tuple[int, int, int, int]) -> str:
+    """Text that `gemodel` reads back as the same shares."""
+    return " ".join(map(show_share, shares))
+
+
+def show_size(number: int) -> str:
+    """Shortest text that `queue` reads back as the same number."""
+    for unit in ("G", "M", "k"):
+        if number and number % SIZES[unit.lower()] == 0:
+            return f"{number // SIZES[unit.lower()]}{unit}"
+    return f"{number}B"
 
 
 def _quantity(

@@ -1,0 +1,197 @@
+"""A lab's links: made at `up`, changed while it is up.
+
+A link has a middle (see `wire`) unless the topology says `impairable: false` and nothing needs one. Rates are
+at the nodes' own interfaces, everything else is in the middle, so that the order is the same with netem and
+with a delay line: the shaper's queue first, then loss, duplication and delay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+from functools import cached_property
+from pathlib import Path
+
+from xiatb.errors import HostNotAbleError, XiatbError
+from xiatb.lab import impairments, netlink, wire
+from xiatb.lab.context import Context
+from xiatb.lab.lines import Lines
+from xiatb.lab.mininet_net import LabNet
+from xiatb.lab.paths import NETNS_ROOT, netns_name
+from xiatb.lab.plan import Impairment, LinkPlan, Plan
+from xiatb.lab.state import LinkState
+
+
+class Links:
+    """All links of one lab. Changes come one at a time, from any thread."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.lines = Lines(context)
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _netem(self) -> bool:
+        return wire.can_forward() and impairments.probe_netem(self.context.runner)
+
+    @property
+    def _middles(self) -> Path:
+        return NETNS_ROOT / netns_name(self.context.plan.lab, wire.ALL_LINKS)
+
+    def build(self, net: LabNet) -> None:
+        """Make all links; the helper node of `needs_middles` is there already."""
+        plan, state = self.context.plan, self.context.state
+        if any(one.rate for link in plan.links for one in (link.forward, link.backward)):
+            impairments.require_rate(self.context.runner)
+        for link in plan.links:
+            self.context.progress(f"link {link.name}")
+            middle = has_middle(link)
+            if middle:
+                towards_a, towards_b = wire.middle_ports(link.index)
+                net.add_link(link.a.node, link.a.port, wire.ALL_LINKS, towards_a)
+                net.add_link(wire.ALL_LINKS, towards_b, link.b.node, link.b.port)
+            else:
+                net.add_link(link.a.node, link.a.port, link.b.node, link.b.port)
+            state.links[link.name] = LinkState(Impairment(), Impairment(), impairments.NONE, middle)
+        self._open_middles([link for link in plan.links if has_middle(link)])
+        impaired = [link for link in plan.links if link.needs_delay_line]
+        if impaired and not self._netem:
+            self.lines.start_all(impaired)
+        for link in plan.links:
+            self._apply(link, link.forward, link.backward)
+
+    def change(self, link: LinkPlan, forward: Impairment, backward: Impairment) -> LinkState:
+        """Give a link other impairments. When that fails the old ones are put back and the error raised."""
+        with self._lock:
+            old = self.context.state.links[link.name]
+            if any(one.rate for one in (forward, backward)):
+                impairments.require_rate(self.context.runner)
+            try:
+                self._apply(link, forward, backward)
+            except XiatbError:
+                with contextlib.suppress(XiatbError):
+                    self._apply(link, old.forward, old.backward)
+                raise
+            finally:
+                self.context.save()
+            return self.context.state.links[link.name]
+
+    def switch(self, link: LinkPlan, *, up: bool) -> LinkState:
+        """Pull the cable or plug it in: both ends lose or get their carrier.
+
+        A link without a middle is switched at the nodes' own interfaces."""
+        with self._lock:
+            state = self.context.state.links[link.name]
+            ends = [(self._netns(end.node), end.port) for end in (link.a, link.b)]
+            if state.middle:
+                ends = [(self._middles, port) for port in wire.middle_ports(link.index)]
+            for netns, port in ends:
+                with netlink.routes(netns) as socket_:
+                    index = netlink.index_of(socket_, port)
+                    socket_.link("set", index=index, state="up" if up else "down")
+            state.up = up
+            self.context.save()
+            return state
+
+    def _open_middles(self, links: list[LinkPlan]) -> None:
+        """Middle ends up, marked, and joined in the kernel unless a delay line is going to do that."""
+        if not links:
+            return
+        with netlink.routes(self._middles) as socket_:
+            for link in links:
+                ports = wire.middle_ports(link.index)
+                for port in ports:
+                    altname = f"xiatb:{self.context.plan.lab}:{link.name}:{port}"[:127]
+                    netlink.set_up_here(socket_, port, mtu=link.mtu, altname=altname)
+                if self._netem or not link.needs_delay_line:
+                    wire.forward(socket_, *ports)
+                    wire.forward(socket_, *reversed(ports))
+
+    def _apply(self, link: LinkPlan, forward: Impairment, backward: Impairment) -> None:
+        state = self.context.state.links[link.name]
+        needed = forward.needs_delay_line or backward.needs_delay_line
+        if needed and not state.middle:
+            hint = "leave impairable: false out of the topology"
+            raise HostNotAbleError(f"{link.name} has no middle: only its rate can be set", hint=hint)
+        for end, old, new in ((link.a, state.forward, forward), (link.b, state.backward, backward)):
+            command = impairments.rate_command(end.port, link.mtu, new)
+            old_command = impairments.rate_command(end.port, link.mtu, old)
+            if command is None and old_command is not None:
+                command = impairments.clear_command(end.port)
+            if command is not None and command != old_command:
+                self.context.runner.run(command, netns=netns_name(self.context.plan.lab, end.node))
+        state.forward = _with_rate_of(state.forward, forward)
+        state.backward = _with_rate_of(state.backward, backward)
+        self._record(link, state)
+        if self._netem and state.middle:
+            self._set_netem(link, state, forward, backward)
+        elif needed:
+            self._set_line(link, forward, backward)
+        elif self.lines.runs(link):
+            self._drop_line(link, state)
+        state.forward, state.backward = forward, backward
+        state.backend = (
+            impairments.NONE if not needed else (impairments.NETEM if self._netem else impairments.DELAY_LINE)
+        )
+        self._record(link, state)
+
+    def _record(self, link: LinkPlan, state: LinkState) -> None:
+        """What `status` and the manifests read."""
+        lab = self.context.state
+        lab.backends[link.name] = state.backend
+        lab.backends.pop("rate", None)
+        if any(one.rate for entry in lab.links.values() for one in (entry.forward, entry.backward)):
+            lab.backends["rate"] = "tbf"
+
+    def _set_netem(self, link: LinkPlan, state: LinkState, forward: Impairment, backward: Impairment) -> None:
+        towards_a, towards_b = wire.middle_ports(link.index)
+        for port, old, new in ((towards_b, state.forward, forward), (towards_a, state.backward, backward)):
+            command = impairments.netem_command(port, new)
+            if command is None and old.needs_delay_line:
+                command = impairments.clear_command(port)
+            if command is not None:
+                self.context.runner.run(command, netns=self._middles.name)
+
+    def _set_line(self, link: LinkPlan, forward: Impairment, backward: Impairment) -> None:
+        """A line that runs takes the new numbers; else one takes over from the kernel."""
+        if self.lines.runs(link):
+            self.lines.set(link, forward, backward)
+        else:
+            self.lines.start(link, forward, backward)
+        with netlink.routes(self._middles) as socket_:
+            for port in wire.middle_ports(link.index):
+                wire.hold(socket_, port)
+        self.lines.go(link)
+
+    def _drop_line(self, link: LinkPlan, state: LinkState) -> None:
+        """Nothing is asked for any more: let what is on the way arrive, then the kernel forwards again."""
+        if not wire.can_forward():
+            self.lines.set(link, Impairment(), Impairment())
+            return
+        longest = max(one.delay + one.jitter for one in (state.forward, state.backward)) / 1e9
+        self.lines.drain(link, longest + 1)
+        ports = wire.middle_ports(link.index)
+        with netlink.routes(self._middles) as socket_:
+            wire.forward(socket_, *ports)
+            wire.forward(socket_, *reversed(ports))
+        self.lines.stop(link)
+
+    def _netns(self, node: str) -> Path:
+        return NETNS_ROOT / netns_name(self.context.plan.lab, node)
+
+
+def has_middle(link: LinkPlan) -> bool:
+    """Whether a link is made with a middle on this host."""
+    return link.needs_delay_line or (link.impairable and os.geteuid() == 0 and wire.can_forward())
+
+
+def needs_middles(plan: Plan) -> bool:
+    """Whether any link of a plan has a middle."""
+    return any(map(has_middle, plan.links))
+
+
+def _with_rate_of(old: Impairment, new: Impairment) -> Impairment:
+    """For the state file between the two halves of a change."""
+    return dataclasses.replace(old, rate=new.rate, queue=new.queue)
