@@ -1,0 +1,103 @@
+"""Every file in scripts/ (and .ci/run) is run here, or at least read by its shell; the long ones by their
+short ways."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.lab.labs import needs_root
+
+ROOT = Path(__file__).resolve().parents[1]
+SHELL = [ROOT / "scripts" / name for name in ("demo", "setup", "test")] + [ROOT / ".ci" / "run"]
+PYTHON = [ROOT / "scripts" / name for name in ("bench-click", "gen-element-docs")]
+
+
+def run(*argv: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    words = [str(word) for word in argv]
+    return subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd="/")
+
+
+def test_no_script_is_forgotten() -> None:
+    there = {path for path in (ROOT / "scripts").iterdir() if path.is_file()}
+    assert there | {ROOT / ".ci" / "run"} == {*SHELL, *PYTHON}
+
+
+@pytest.mark.parametrize("path", [*SHELL, *PYTHON], ids=lambda path: path.name)
+def test_scripts_are_executable(path: Path) -> None:
+    assert os.access(path, os.X_OK)
+
+
+@pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
+def test_shell_scripts_parse_and_stop_at_errors(path: Path) -> None:
+    assert run("bash", "-n", path).returncode == 0
+    assert "\nset -euo pipefail\n" in path.read_text()
+
+
+def test_setup_tells_its_use_and_refuses_what_it_does_not_know() -> None:
+    shown = run(ROOT / "scripts" / "setup", "--help")
+    assert shown.returncode == 0
+    assert "sudo scripts/setup" in shown.stdout
+    refused = run(ROOT / "scripts" / "setup", "--frobnicate")
+    assert refused.returncode == 2
+    assert "unknown argument --frobnicate" in refused.stderr
+
+
+@needs_root
+def test_setup_says_that_this_host_can_be_served() -> None:
+    done = run(ROOT / "scripts" / "setup", "--check")
+    assert (done.returncode, done.stdout) == (0, "setup: this host can be served\n"), done.stderr
+
+
+@needs_root
+def test_setup_refuses_a_user_who_is_not_root() -> None:
+    with tempfile.TemporaryDirectory() as place:  # where everybody can read it
+        os.chmod(place, 0o755)
+        os.mkdir(f"{place}/scripts", 0o755)
+        script = shutil.copy(ROOT / "scripts" / "setup", f"{place}/scripts")
+        done = run("setpriv", "--reuid=65534", "--clear-groups", "bash", script, "--check")
+    assert done.returncode == 4
+    assert "needs root" in done.stderr
+    assert "hint: run: sudo scripts/setup" in done.stderr
+
+
+def test_bench_click_measures_every_case() -> None:
+    done = run(sys.executable, ROOT / "scripts" / "bench-click", "500")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(float(line.split()[0]) > 0 and line.split()[1] == "us" for line in lines)
+
+
+def test_gen_element_docs_writes_the_pages_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = Path(shutil.copy(ROOT / "scripts" / "gen-element-docs", tmp_path / "scripts"))
+    stale = tmp_path / "docs" / "elements" / "Gone.md"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    done = run(sys.executable, script)
+    assert done.returncode == 0, done.stderr
+    written = {page.name: page.read_text() for page in stale.parent.iterdir()}
+    assert written == {page.name: page.read_text() for page in (ROOT / "docs" / "elements").iterdir()}
+
+
+@needs_root
+@pytest.mark.guest
+def test_demo_sets_up_and_hands_its_arguments_on() -> None:
+    done = run(ROOT / "scripts" / "demo", "--help", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: xiatb demo" in done.stdout
+
+
+def test_ci_calls_the_tests_and_vagrant_the_setup() -> None:
+    assert "scripts/test" in (ROOT / ".ci" / "run").read_text()
+    vagrant = (ROOT / "Vagrantfile").read_text()
+    assert "scripts/setup" in vagrant
+    assert "debian/bookworm64" in vagrant
+    assert "nested" in vagrant
