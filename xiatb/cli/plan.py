@@ -8,8 +8,8 @@ import click
 
 from xiatb.cli.output import output_option, print_json, print_table, short_xid
 from xiatb.cli.topology import read_plan, topology_options
+from xiatb.lab.linkparams import shown
 from xiatb.lab.plan import Impairment, Plan
-from xiatb.lab.units import show_duration, show_rate, show_share
 
 
 @click.command()
@@ -71,11 +71,4 @@ def _print_guests(plan: Plan) -> None:
 
 
 def _impairment(one: Impairment) -> str:
-    parts = [f"rate {show_rate(one.rate)}"] if one.rate else []
-    parts += [f"{key} {show_duration(getattr(one, key))}" for key in ("delay", "jitter") if getattr(one, key)]
-    parts += [
-        f"{key} {show_share(getattr(one, key))}"
-        for key in ("loss", "duplicate", "reorder")
-        if getattr(one, key)
-    ]
-    return " ".join(parts) or "-"
+    return " ".join(f"{name} {value}" for name, value in shown(one).items()) or "-"

@@ -12,7 +12,6 @@ from xiatb.errors import LabStateError
 from xiatb.lab.client import LabClient
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.status import lab_status
-from xiatb.lab.units import show_duration, show_rate, show_share
 
 
 @click.command()
@@ -61,7 +60,7 @@ def print_status(status: dict[str, Any]) -> None:
     _print_engines(status["nodes"])
     if status["links"]:
         print_table(
-            ["link", "mtu", "rate", "delay", "loss", "by", "state"], [_link(one) for one in status["links"]]
+            ["link", "mtu", "impairment", "by", "state"], [link_row(one) for one in status["links"]]
         )
     if status["guests"]:
         print_table(
@@ -83,13 +82,11 @@ def _print_engines(nodes: list[dict[str, Any]]) -> None:
         click.echo(f"click on {', '.join(names)}: {why}")
 
 
-def _link(link: dict[str, Any]) -> list[object]:
-    return [
-        link["name"],
-        link["mtu"],
-        show_rate(link["rate"]) if link["rate"] else None,
-        show_duration(link["delay_ns"]) if link["delay_ns"] else None,
-        show_share(link["loss_ppm"]) if link["loss_ppm"] else None,
-        link["backend"],
-        "up" if link["alive"] else "dead",
+def link_row(link: dict[str, Any]) -> list[object]:
+    """One row: both directions in one when they are the same."""
+    ways = [
+        " ".join(f"{name} {value}" for name, value in link.get(way, {}).get("set", {}).items()) or "-"
+        for way in ("forward", "backward")
     ]
+    both = ways[0] if ways[0] == ways[1] else f"> {ways[0]}; < {ways[1]}"
+    return [link["name"], link["mtu"], both, link["backend"], link["state"]]

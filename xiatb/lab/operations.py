@@ -1,7 +1,7 @@
 """What a lab's supervisor does for its clients over lab.sock; the protocol is the nodes' control protocol.
 
-Operations: status, plan, down, capture_start, capture_stop, run, run_wait, run_kill, names_set, guest_exec,
-agent, migrate, migrate_cancel.
+Operations: status, plan, down, capture_start, capture_stop, link_set, link_show, link_state, run, run_wait,
+run_kill, names_set, guest_exec, agent, migrate, migrate_cancel.
 Streaming ones send events that carry the request's id before their answer.
 """
 
@@ -21,6 +21,7 @@ from xiatb.lab.builder import write_names
 from xiatb.lab.capture import Capture
 from xiatb.lab.context import Context
 from xiatb.lab.extensions import GuestManager, Migrator, NodeService
+from xiatb.lab.linkops import LinkOperations
 from xiatb.lab.status import lab_status
 from xiatb.node.control import Operation, Session
 from xiatb.node.control_protocol import ControlError, Json, field, number
@@ -49,6 +50,7 @@ class LabOperations:
         self._services = services
         self._take_down = take_down
         self._stop = stop
+        self._links = LinkOperations(context)
         self._captures: dict[str, Capture] = {}
         self._captures_made = 0
 
@@ -60,6 +62,9 @@ class LabOperations:
             "down": self.op_down,
             "capture_start": self.op_capture_start,
             "capture_stop": self.op_capture_stop,
+            "link_set": self.op_link_set,
+            "link_show": self.op_link_show,
+            "link_state": self.op_link_state,
             "run": self.op_run,
             "run_wait": self.op_run_wait,
             "run_kill": self.op_run_kill,
@@ -117,6 +122,24 @@ class LabOperations:
         if capture is None:
             raise ControlError("ENOENT", "capture: no such capture")
         return await self._thread(capture.stop)
+
+    async def op_link_set(self, session: Session, request: Json) -> Json:
+        """{a, b, set: {parameter: text}, from?, replace?} -> the link, see `linkops.shown_link`.
+
+        `from`: one direction only; `replace`: parameters that are not named go back to nothing."""
+        a, b, values = field(request, "a", str), field(request, "b", str), field(request, "set", dict)
+        source, clear = field(request, "from", str, None), field(request, "replace", bool, False)
+        return await self._thread(lambda: self._links.set(a, b, values, source=source, clear=clear))
+
+    async def op_link_show(self, session: Session, request: Json) -> Json:
+        """{a?, b?} -> {links: [...]}: all, those of `a`, or the one between `a` and `b`."""
+        a, b = field(request, "a", str, None), field(request, "b", str, None)
+        return {"links": await self._thread(lambda: self._links.show_all(a, b))}
+
+    async def op_link_state(self, session: Session, request: Json) -> Json:
+        """{a, b, up} -> the link: pull its cable or plug it in."""
+        a, b, up = field(request, "a", str), field(request, "b", str), field(request, "up", bool)
+        return await self._thread(lambda: self._links.switch(a, b, up=up))
 
     async def op_run(self, session: Session, request: Json) -> Json:
         """{node, argv, what, log, env?} -> {pid}: a process of the lab in a node; ends with the lab."""

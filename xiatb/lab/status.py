@@ -7,6 +7,7 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.lab.client import ask_node
+from xiatb.lab.linkops import shown_link
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
 from xiatb.lab.state import LabState, read_plan, read_state
@@ -90,17 +91,11 @@ def _node_status(paths: LabPaths, plan: Plan, state: LabState, name: str) -> Jso
 
 
 def _link_status(plan: Plan, state: LabState, index: int) -> Json:
+    """`linkops.shown_link`, and in short what holds in the first direction."""
     link = plan.links[index]
-    helper = state.processes.get(f"delay line {link.name}")
-    return {
-        "name": link.name,
-        "mtu": link.mtu,
-        "rate": link.forward.rate,
-        "delay_ns": link.forward.delay,
-        "loss_ppm": link.forward.loss,
-        "backend": state.backends.get(link.name, "none"),
-        "alive": helper is None or helper.alive(),
-    }
+    shown = shown_link(link, state)
+    brief = {key: shown.get("forward", {}).get(key) for key in ("rate", "delay_ns", "loss_ppm")}
+    return {**shown, **brief, "alive": shown["state"] != "dead"}
 
 
 def _guests(plan: Plan, told: Json) -> list[Json]:
