@@ -109,8 +109,10 @@ def test_defaults_come_and_go(engine: Fastpath) -> None:
     assert engine.test_run(sent, IN).verdict == UNSPEC
     engine.set_default(XidType.AD, AWAY)
     assert engine.test_run(sent, IN).verdict == REDIRECT
-    engine.set_route(ad(1).key, Route(Kind.DISCARD))
+    engine.set_route(ad(1).key, Route(Kind.DISCARD, slot=XidType.AD))
+    assert engine.discards() == {XidType.AD: 0}
     assert engine.test_run(sent, IN).verdict == SHOT
+    assert engine.discards() == {XidType.AD: 1}
     engine.delete_route(ad(1).key)
     engine.delete_route(ad(1).key)
     assert engine.test_run(sent, IN).verdict == REDIRECT

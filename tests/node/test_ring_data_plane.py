@@ -1,4 +1,4 @@
-"""The same node with both engines: applications, errors, counters, captures, and what happens without eBPF."""
+"""A node with either engine: applications, errors, counters, captures, and what happens without eBPF."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_both_engines_do_the_same(lab: MiniLab, engine: str) -> None:
     assert (status["engine"], status["data_plane"]) == (engine, engine)
     assert {port["engine"] for port in status["ports"]} == {engine}
     h1 = lab.client("h1")
-    assert h1.ask("ping", dag=str(lab.locator("h2", "ad1")), count=3, interval=0.01, timeout=2)["received"] == 3
+    assert (
+        h1.ask("ping", dag=str(lab.locator("h2", "ad1")), count=3, interval=0.01, timeout=2)["received"] == 3
+    )
     dag = told(lab.app("h2", APPS, "datagram_echo", "svc"))["dag"]
     for place in ("h1", "h2", "r1"):
         assert told(lab.app(place, APPS, "datagrams", dag, "50"))["got"] == 50
