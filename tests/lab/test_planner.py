@@ -114,3 +114,21 @@ def test_keys_are_private_and_match_the_plan(tmp_path: Path) -> None:
     assert str(sid) == plan.node("hv1").migration_sid
     echo = KeyPair.from_pem_file(paths.key("guest-vm1-echo")).xid(XidType.SID)
     assert str(echo) == plan.guest("vm1").services[0].sid
+
+
+def test_the_data_plane_is_the_nodes_the_files_or_the_one_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(
+        "name: lab\ndata_plane: ebpf\nnodes:\n  r1: {kind: router, ad: ad1}\n"
+        "  r2: {kind: router, ad: ad1, data_plane: click}\nlinks:\n  - r1 -- r2\n"
+    )
+
+    def planes(data_plane: str | None = None) -> list[str]:
+        plan = make_plan(load(path), data_plane=data_plane)
+        assert Plan.from_json(plan.to_json()) == plan
+        return [plan.data_plane, *(node.data_plane for node in plan.nodes)]
+
+    assert planes() == ["ebpf", "ebpf", "click"]
+    assert planes("auto") == ["auto", "auto", "auto"]
+    path.write_text(path.read_text().replace("data_plane: ebpf\n", ""))
+    assert planes() == ["auto", "auto", "click"]
