@@ -28,7 +28,8 @@ def visible() -> list[str]:
 
 
 def test_all_verbs_are_found_and_the_supervisor_is_hidden() -> None:
-    assert set(visible()) == VERBS
+    assert set(visible()) >= VERBS
+    assert "supervise" not in visible()
 
 
 def commands(verb: str) -> list[tuple[list[str], click.Command]]:
@@ -40,7 +41,7 @@ def commands(verb: str) -> list[tuple[list[str], click.Command]]:
     return [([verb], command), *(([verb, name], one) for name, one in below.items())]
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
+@pytest.mark.parametrize("verb", visible())
 def test_every_verb_has_a_page_that_tells_of_all_options(verb: str) -> None:
     page = (ROOT / "docs" / "cli" / f"{verb}.md").read_text()
     assert page.startswith(f"# xiatb {verb}\n")
@@ -50,10 +51,10 @@ def test_every_verb_has_a_page_that_tells_of_all_options(verb: str) -> None:
 
 
 def test_no_page_is_left_of_a_verb_that_is_gone() -> None:
-    assert {page.stem for page in (ROOT / "docs" / "cli").glob("*.md")} == VERBS
+    assert {page.stem for page in (ROOT / "docs" / "cli").glob("*.md")} == set(visible())
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
+@pytest.mark.parametrize("verb", visible())
 def test_every_verb_has_help_with_an_example_that_parses(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
