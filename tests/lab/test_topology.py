@@ -68,7 +68,7 @@ def test_shipped_topologies_are_valid(file: Path) -> None:
         (with_line("  - {endpoints: [r1, h1], loss: 101%}"), ["out of range: 0% to 100%"]),
         (
             with_line("  - {endpoints: [r1, h1], jitter: 2ms, delay: 1ms}"),
-            ["jitter is larger than the delay"],
+            ["links[0].jitter: 2ms is out of range: 0 to the delay (1ms)"],
         ),
         (with_line("  r2: {kind: rooter, ad: a}", "nodes:"), ["did you mean 'router'?"]),
         (with_line("  r2: {ad: a}", "nodes:"), ["nodes.r2: kind is missing"]),

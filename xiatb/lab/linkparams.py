@@ -90,6 +90,16 @@ def merge(old: Impairment, changes: Mapping[str, Any]) -> Impairment:
     return dataclasses.replace(old, **changed)
 
 
+def layered(*layers: object) -> Impairment:
+    """From the farthest layer to the nearest, each with the parameters as attributes, None where it says
+    nothing: what is written nearest counts."""
+    result = Impairment()
+    for layer in layers:
+        written = {name: getattr(layer, name) for name in PARAMETERS}
+        result = merge(result, {name: value for name, value in written.items() if value is not None})
+    return result
+
+
 def contradictions(one: Impairment) -> list[str]:
     """Why an impairment cannot be, one reason each with the allowed range; empty when it can."""
     found = []

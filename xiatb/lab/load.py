@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from xiatb.errors import InvalidFileError
 from xiatb.lab.check import check
+from xiatb.lab.linkparams import contradictions, layered
 from xiatb.lab.source import Place, Source, did_you_mean, parse, read
 from xiatb.lab.topology import MAX_MTU, MIN_MTU, TopologyFile, normalise
 
@@ -116,13 +117,12 @@ def _range(place: Place) -> str:
 def _check_values(source: Source, model: TopologyFile) -> None:
     """Values that are each in range but not together."""
     for index, link in enumerate(model.links):
+        told = set()
         for direction in ("forward", "backward"):
             part = getattr(link, direction)
-            layers = (part, link, model.defaults.link)
-            delay = next((one.delay for one in layers if one.delay is not None), 0)
-            jitter = next((one.jitter for one in layers if one.jitter is not None), 0)
-            if jitter > delay:
-                key = (direction, "jitter") if part.jitter is not None else ("jitter",)
-                source.add(
-                    ("links", index, *key), "jitter is larger than the delay", "at most the delay itself"
-                )
+            for problem in contradictions(layered(model.defaults.link, link, part)):
+                name, _, reason = problem.partition(": ")
+                key = (direction, name) if getattr(part, name) is not None else (name,)
+                if (key, reason) not in told:
+                    source.add(("links", index, *key), reason)
+                told.add((key, reason))

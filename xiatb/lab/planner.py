@@ -8,20 +8,19 @@ from pathlib import Path
 from xiatb.errors import InvalidFileError
 from xiatb.lab.check import split_endpoint
 from xiatb.lab.keys import KeyRing
-from xiatb.lab.linkparams import PARAMETERS, contradictions, merge
+from xiatb.lab.linkparams import layered
 from xiatb.lab.load import Topology
 from xiatb.lab.plan import (
     AdPlan,
     EndPlan,
     GuestPlan,
-    Impairment,
     LinkPlan,
     NodePlan,
     Plan,
     PortPlan,
     ServicePlan,
 )
-from xiatb.lab.topology import GuestFile, ImpairmentFile, LinkFile, NodeFile, TopologyFile
+from xiatb.lab.topology import GuestFile, LinkFile, NodeFile, TopologyFile
 from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XidType
 
@@ -108,20 +107,10 @@ class _Planner:
             a=a,
             b=b,
             mtu=link.mtu or defaults.mtu,
-            forward=self._impairment(f"links[{index}] forward", link.forward, link),
-            backward=self._impairment(f"links[{index}] backward", link.backward, link),
+            forward=layered(defaults, link, link.forward),
+            backward=layered(defaults, link, link.backward),
             impairable=defaults.impairable if link.impairable is None else link.impairable,
         )
-
-    def _impairment(self, place: str, direction: ImpairmentFile, link: LinkFile) -> Impairment:
-        """What is written nearest counts: direction, link, defaults."""
-        result = Impairment()
-        for layer in (self.file.defaults.link, link, direction):
-            written = {name: getattr(layer, name) for name in PARAMETERS}
-            result = merge(result, {name: value for name, value in written.items() if value is not None})
-        if problems := contradictions(result):
-            raise InvalidFileError(f"{self.path}: {place}: {'; '.join(problems)}")
-        return result
 
     def _node(self, index: int, name: str, node: NodeFile, links: tuple[LinkPlan, ...]) -> NodePlan:
         hid = self.ring.xid(name, XidType.HID)
