@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +64,8 @@ class Links:
     def change(self, link: LinkPlan, forward: Impairment, backward: Impairment) -> LinkState:
         """Give a link other impairments. When that fails the old ones are put back and the error raised."""
         with self._lock:
-            old = self.context.state.links[link.name]
+            state = self.context.state.links[link.name]
+            old = dataclasses.replace(state)
             if any(one.rate for one in (forward, backward)):
                 impairments.require_rate(self.context.runner)
             try:
@@ -76,7 +76,7 @@ class Links:
                 raise
             finally:
                 self.context.save()
-            return self.context.state.links[link.name]
+            return state
 
     def switch(self, link: LinkPlan, *, up: bool) -> LinkState:
         """Pull the cable or plug it in: both ends lose or get their carrier.
@@ -115,26 +115,18 @@ class Links:
         if needed and not state.middle:
             hint = "leave impairable: false out of the topology"
             raise HostNotAbleError(f"{link.name} has no middle: only its rate can be set", hint=hint)
-        for end, old, new in ((link.a, state.forward, forward), (link.b, state.backward, backward)):
-            command = impairments.rate_command(end.port, link.mtu, new)
-            old_command = impairments.rate_command(end.port, link.mtu, old)
-            if command is None and old_command is not None:
-                command = impairments.clear_command(end.port)
-            if command is not None and command != old_command:
-                self.context.runner.run(command, netns=netns_name(self.context.plan.lab, end.node))
-        state.forward = _with_rate_of(state.forward, forward)
-        state.backward = _with_rate_of(state.backward, backward)
-        self._record(link, state)
+        new = {"forward": forward, "backward": backward}
+        self._set_rates(link, state, new)
         if self._netem and state.middle:
-            self._set_netem(link, state, forward, backward)
+            self._set_netem(link, state, new)
         elif needed:
+            state.backend = impairments.DELAY_LINE
             self._set_line(link, forward, backward)
-        elif self.lines.runs(link):
+        elif state.backend == impairments.DELAY_LINE:
             self._drop_line(link, state)
         state.forward, state.backward = forward, backward
-        state.backend = (
-            impairments.NONE if not needed else (impairments.NETEM if self._netem else impairments.DELAY_LINE)
-        )
+        used = impairments.NETEM if self._netem else impairments.DELAY_LINE
+        state.backend = used if needed else impairments.NONE
         self._record(link, state)
 
     def _record(self, link: LinkPlan, state: LinkState) -> None:
@@ -145,14 +137,27 @@ class Links:
         if any(one.rate for entry in lab.links.values() for one in (entry.forward, entry.backward)):
             lab.backends["rate"] = "tbf"
 
-    def _set_netem(self, link: LinkPlan, state: LinkState, forward: Impairment, backward: Impairment) -> None:
+    def _set_rates(self, link: LinkPlan, state: LinkState, new: dict[str, Impairment]) -> None:
+        """The state follows each command, so that a change that fails half-way can be taken back."""
+        for way, end in (("forward", link.a), ("backward", link.b)):
+            old = getattr(state, way)
+            old_command = impairments.rate_command(end.port, link.mtu, old)
+            command = impairments.rate_command(end.port, link.mtu, new[way])
+            if command is None and old_command is not None:
+                command = impairments.clear_command(end.port)
+            if command is not None and command != old_command:
+                self.context.runner.run(command, netns=netns_name(self.context.plan.lab, end.node))
+            setattr(state, way, dataclasses.replace(old, rate=new[way].rate, queue=new[way].queue))
+
+    def _set_netem(self, link: LinkPlan, state: LinkState, new: dict[str, Impairment]) -> None:
         towards_a, towards_b = wire.middle_ports(link.index)
-        for port, old, new in ((towards_b, state.forward, forward), (towards_a, state.backward, backward)):
-            command = impairments.netem_command(port, new)
-            if command is None and old.needs_delay_line:
+        for way, port in (("forward", towards_b), ("backward", towards_a)):
+            command = impairments.netem_command(port, new[way])
+            if command is None and getattr(state, way).needs_delay_line:
                 command = impairments.clear_command(port)
             if command is not None:
                 self.context.runner.run(command, netns=self._middles.name)
+            setattr(state, way, new[way])
 
     def _set_line(self, link: LinkPlan, forward: Impairment, backward: Impairment) -> None:
         """A line that runs takes the new numbers; else one takes over from the kernel."""
@@ -167,11 +172,12 @@ class Links:
 
     def _drop_line(self, link: LinkPlan, state: LinkState) -> None:
         """Nothing is asked for any more: let what is on the way arrive, then the kernel forwards again."""
-        if not wire.can_forward():
+        if not wire.can_forward() and self.lines.runs(link):
             self.lines.set(link, Impairment(), Impairment())
             return
-        longest = max(one.delay + one.jitter for one in (state.forward, state.backward)) / 1e9
-        self.lines.drain(link, longest + 1)
+        if self.lines.runs(link):
+            longest = max(one.delay + one.jitter for one in (state.forward, state.backward)) / 1e9
+            self.lines.drain(link, longest + 1)
         ports = wire.middle_ports(link.index)
         with netlink.routes(self._middles) as socket_:
             wire.forward(socket_, *ports)
@@ -184,14 +190,9 @@ class Links:
 
 def has_middle(link: LinkPlan) -> bool:
     """Whether a link is made with a middle on this host."""
-    return link.needs_delay_line or (link.impairable and os.geteuid() == 0 and wire.can_forward())
+    return link.needs_delay_line or (link.impairable and wire.can_forward())
 
 
 def needs_middles(plan: Plan) -> bool:
     """Whether any link of a plan has a middle."""
     return any(map(has_middle, plan.links))
-
-
-def _with_rate_of(old: Impairment, new: Impairment) -> Impairment:
-    """For the state file between the two halves of a change."""
-    return dataclasses.replace(old, rate=new.rate, queue=new.queue)
