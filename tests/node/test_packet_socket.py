@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import select
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -70,6 +71,22 @@ def rtnetlink_down(namespaces: Namespaces) -> bool:
     return not link.up
 
 
+def gone(namespaces: Namespaces) -> bool:
+    with namespaces.entered("b"):
+        return rtnetlink.get_link("eth0") is None
+
+
+def run_until(loop: asyncio.AbstractEventLoop, true: Callable[[], bool]) -> None:
+    """Let the loop run until `true()` holds, five seconds at most."""
+
+    async def wait() -> None:
+        async with asyncio.timeout(5):
+            while not true():
+                await asyncio.sleep(0.001)
+
+    loop.run_until_complete(wait())
+
+
 def test_port_survives_its_interface(namespaces: Namespaces) -> None:
     for name in "ab":
         namespaces.add(name)
@@ -89,11 +106,11 @@ def test_port_survives_its_interface(namespaces: Namespaces) -> None:
             port.exclude([OTHER.key])
             sender.send(frame(OTHER))
             sender.send(frame(SID))
-            loop.run_until_complete(asyncio.sleep(0.05))
+            run_until(loop, lambda wanted=round_number + 1: len(got) >= wanted)
             sender.close()
             assert len(got) == round_number + 1
             ip("-n", namespaces["a"], "link", "del", "eth0")
-            loop.run_until_complete(asyncio.sleep(0.05))
+            run_until(loop, lambda: gone(namespaces))
             port.update(None)
         assert port.counters()["rx"] == 2 and port.counters()["tx_dropped"] == 2
     finally:
