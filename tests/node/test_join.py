@@ -140,6 +140,28 @@ def test_a_router_that_restarts_gets_its_hosts_back() -> None:
     assert sim.run(2, lambda: host.hid in router.hosts()) < 0.1
 
 
+def test_a_guest_that_was_invited_joins_once_however_often_its_move_is_announced() -> None:
+    sim, router, host = pair()
+    sim.run(1, lambda: host.at_router(router))
+    other = JoinRouter(sim, "r2", "ad2")
+    link = sim.connect(router, other)
+    sim.links[0].ends = ((host, 0), link.ends[1])  # the cable of port 0 now ends at the other router
+    other.links[0] = sim.links[0]
+    signed = host.join.stats["signed"]
+    host.join.kick(0, sim.now)  # the announcement may come before the invitation
+    host.settle()
+    other.join.expect(host.hid, 0, sim.now)
+    other.settle()
+    assert sim.run(1, lambda: host.at_router(other)) < 0.1
+    for _ in range(4):
+        sim.run(0.1)
+        host.join.kick(0, sim.now)
+        host.settle()
+    sim.run(0.1)
+    joins = host.join.stats["signed"] - signed
+    assert joins <= 2, "one JOIN, and a LEAVE for the old router"
+
+
 def test_a_kick_finds_a_new_router_behind_the_same_port() -> None:
     sim, router, host = pair()
     sim.run(1, lambda: host.at_router(router))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from xiatb.node.join_messages import Accept, Beacon
+from xiatb.node.join_messages import NOBODY, Accept, Beacon
 from xiatb.node.membership import Membership
 
 RETRY_FIRST = 0.02
 RETRY_LAST = 0.5
 SILENT_BEACONS = 2.5
+SETTLING = 1.0
+"""Seconds after an attachment by invitation in which announcements of a move are echoes of the one that led
+to it: QEMU announces a resumed guest five times within 0.55 s."""
 
 
 class Attachment:
     """The router that a host is joined to, and until when."""
 
-    __slots__ = ("member", "port", "mac", "beacon", "heard", "suspect", "refresh_at", "expires", "seq", "mtu")
+    __slots__ = ("member", "port", "mac", "beacon", "heard", "suspect", "refresh_at", "expires", "seq", "mtu",
+                 "settled_at")  # fmt: skip
 
     def __init__(self, member: Membership, attempt: Attempt, accept: Accept, now: float) -> None:
         self.member = member
@@ -24,6 +28,7 @@ class Attachment:
         self.mtu = accept.mtu
         self.heard = now
         self.suspect = False
+        self.settled_at = now + SETTLING if attempt.beacon.target != NOBODY else now
         self.refresh_at = now + accept.refresh_ms / 1000
         self.expires = now + accept.lifetime_ms / 1000
 

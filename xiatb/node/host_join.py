@@ -22,13 +22,14 @@ from xiatb.errors import IdentityError, WireError
 from xiatb.identity.keys import KeyPair
 from xiatb.node import join_messages as jm
 from xiatb.node import membership
-from xiatb.node.attachment import RETRY_FIRST, RETRY_LAST, Attachment, Attempt
+from xiatb.node.attachment import RETRY_FIRST, RETRY_LAST, SETTLING, Attachment, Attempt
 from xiatb.node.effects import Effect, ForgetNeighbour, Locator, LocatorLost, Log, SendJoin, SetNeighbour
 from xiatb.node.membership import MembershipCache
 from xiatb.wire.xid import XID, XidType
 
 ATTEMPT_TRIES = 8
 MAX_ATTEMPTS = 4
+FRESH_TRIES = 3
 # A router that saw a later sequence number than our clock gives may lift ours by at most this.
 MAX_SEQ_LIFT_NS = 400 * 86400 * 10**9
 BROADCAST_MAC = b"\xff" * 6
@@ -87,8 +88,10 @@ class HostJoin:
             return
         at = self.attachment
         if at is not None and at.port == port:
+            if now < at.settled_at:
+                return
             at.suspect = True
-            self._start(at.beacon, port, at.mac, now, refresh=True)
+            at.refresh_at = min(at.refresh_at, now + RETRY_FIRST)  # unless another router is found first
         self._send(port, BROADCAST_MAC, jm.pack_solicit(self.hid.id))
         self._schedule_solicit(now, RETRY_FIRST)
 
@@ -165,12 +168,14 @@ class HostJoin:
             return  # the INVITE that led here, repeated
         running = self._attempts.get(beacon.credentials)
         if running is not None and running.port == port:
-            if running.beacon.nonce == beacon.nonce:
+            if running.beacon.nonce == beacon.nonce or _still_good(running, beacon):
                 return
         elif at is not None and beacon.target == jm.NOBODY and not at.suspect and now < at.silent_at():
             return  # our own router is fine
         if self._attempts and not self._verified(beacon):
             raise IdentityError("a beacon's signature does not hold")
+        if at is not None and not ours:
+            at.refresh_at = max(at.refresh_at, now + SETTLING)
         self._start(beacon, port, src_mac, now, refresh=False)
 
     def _on_own_beacon(self, at: Attachment, src_mac: bytes, beacon: jm.Beacon, now: float) -> None:
@@ -382,3 +387,13 @@ class HostJoin:
 
     def _send(self, port: int, mac: bytes, payload: bytes) -> None:
         self._effects.append(SendJoin(port, mac, payload))
+
+
+def _still_good(attempt: Attempt, beacon: jm.Beacon) -> bool:
+    """Whether the attempt's own nonce will do, so that `beacon` is no reason for another JOIN.
+
+    A router instance gives one nonce in beacons and another in INVITEs, and takes both. Two different
+    nonces of one kind mean that the first is no longer good.
+    """
+    same_kind = (attempt.beacon.target == jm.NOBODY) == (beacon.target == jm.NOBODY)
+    return not same_kind and attempt.beacon.instance == beacon.instance and attempt.tries <= FRESH_TRIES
