@@ -215,7 +215,11 @@ class Demo:
             versions=used,
             seed=self.plan.seed,
             timestamps_ns=stamps,
-            details={"contents": leg.contents, "migration": outcome},
+            details={
+                "contents": leg.contents,
+                "migration": outcome,
+                "engines": {node["name"]: node["engine"] for node in status["nodes"]},
+            },
         )
 
     def _write(
