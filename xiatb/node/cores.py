@@ -5,13 +5,13 @@ There is one timer for all cores of a node, set to the earliest deadline; nothin
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from xiatb.click.packet import Packet
 from xiatb.node import effects as fx
+from xiatb.node.alarm import Alarm
 from xiatb.node.context import write_log
 from xiatb.node.control_protocol import ControlError, Json
 from xiatb.wire.xid import XID
@@ -28,7 +28,7 @@ class Cores:
 
     def __init__(self, node: NodeProcess) -> None:
         self.node = node
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(node.loop, self._on_timer)
         self._actions: dict[type, Callable[[Any], None]] = {
             fx.SendJoin: self._send_join,
             fx.SetRoute: lambda effect: node.tables.set(effect.key, effect.entry),
@@ -108,32 +108,15 @@ class Cores:
                 action = self._actions.get(type(effect))
                 if action is not None:
                     action(effect)
-        self._arm()
-
-    def _arm(self) -> None:
-        deadline = self._next_deadline()
-        timer = self._timer
-        if deadline is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
-            return
-        if timer is not None:
-            if abs(timer.when() - deadline) < 1e-4:
-                return
-            timer.cancel()
-        self._timer = self.node.loop.call_at(deadline, self._on_timer)
+        self._alarm.set(self._next_deadline())
 
     def _on_timer(self) -> None:
-        self._timer = None
         self._tick(time.monotonic())
         self.run()
 
     def close(self) -> None:
         """Stops the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
 
     def _send_join(self, effect: fx.SendJoin) -> None:
         port = self.node.ports[effect.port]

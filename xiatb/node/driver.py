@@ -14,6 +14,7 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.node import sid_filter
+from xiatb.node.alarm import Alarm
 from xiatb.node.control_protocol import ControlError
 from xiatb.node.locator import NodeLocator
 from xiatb.node.packet_socket import DRAIN_BUDGET, PacketSocket
@@ -51,7 +52,7 @@ class EndpointDriver:
         self._loop = asyncio.get_running_loop()
         self._on_activity = on_activity
         self._on_lost = on_lost
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._loop, self._on_timer)
         self._pump_handle: asyncio.Handle | None = None
         self._now = 0.0
         self._closed = False
@@ -129,25 +130,9 @@ class EndpointDriver:
             # More may wait: let the loop read acknowledgements in between.
             self.poke()
             return
-        self._arm()
-
-    def _arm(self) -> None:
-        deadline = self.endpoint.next_deadline()
-        timer = self._timer
-        if deadline is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
-            return
-        if timer is not None:
-            # A timer that fires early costs one look; replacing it for every packet costs more.
-            if timer.when() <= deadline:
-                return
-            timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._alarm.set(self.endpoint.next_deadline())
 
     def _on_timer(self) -> None:
-        self._timer = None
         self.endpoint.tick(time.monotonic())
         self.pump()
 
@@ -187,9 +172,9 @@ class EndpointDriver:
         self.stack.detach(self._ticket)
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        for handle in (self._timer, self._pump_handle):
-            if handle is not None:
-                handle.cancel()
+        self._alarm.cancel()
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
         self.stack.release(self.sid)
 
     def counters(self) -> dict[str, Any]:
