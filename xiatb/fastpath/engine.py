@@ -7,6 +7,7 @@ from a node's route tables.
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from xiatb.fastpath.libbpf import ObjectFile, possible_cpus
 from xiatb.fastpath.routes import COUNTERS_LEN, Counters, Kind, Route, pack_port, sum_counters
 
 OBJECT_PATH = Path(__file__).with_name("xip.bpf.o")
+OBJECT_VARIABLE = "XIATB_EBPF_OBJECT"
+"""Environment: another compiled program than the one in the tree."""
 MAX_ROUTES = 65536
 MAX_PORTS = 256
 MAX_TYPE = 255
@@ -23,6 +26,11 @@ MAX_TYPE = 255
 
 _PROGRAMS = ("xip_forward", "xip_entry")
 _ENGINE_KEY = struct.pack("=I", 0)
+
+
+def object_path() -> Path:
+    """The compiled program that nodes load."""
+    return Path(os.environ.get(OBJECT_VARIABLE) or OBJECT_PATH)
 
 
 class Fastpath:
@@ -70,7 +78,7 @@ class Fastpath:
     def _map(self, name: str) -> bpf.Map:
         return bpf.Map(*self._object.map(name))
 
-    # ---- ports ------------------------------------------------------------------------------------
+    # Ports
 
     def enable(self) -> None:
         """From now on the attached ports forward. Raises FastpathError."""
@@ -128,7 +136,7 @@ class Fastpath:
         """Port number by interface number of the accelerated interfaces."""
         return dict(self._attached)
 
-    # ---- tables -----------------------------------------------------------------------------------
+    # Tables
 
     def set_route(self, key: bytes, route: Route) -> None:
         """Routes the XID with this 24-byte key, in place of any earlier route. Raises TableFullError."""
@@ -168,7 +176,7 @@ class Fastpath:
         except OSError as error:
             raise _failure(f"default route of type 0x{kind:x}", error) from error
 
-    # ---- what it did ------------------------------------------------------------------------------
+    # What it did
 
     def counters(self, slot: int) -> Counters:
         """Totals of the port with this number since the engine was loaded. Raises FastpathError."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xiatb.errors import HostNotAbleError
 from xiatb.fastpath import probe
+from xiatb.fastpath.engine import object_path
 from xiatb.lab.extensions import GuestManager
 from xiatb.lab.plan import Plan
 from xiatb.lab.runner import HostRunner, Runner
@@ -34,7 +35,7 @@ def problems(plan: Plan, guests: GuestManager | None, runner: Runner | None = No
     if os.geteuid() == 0 and not found and not _makes_veth(runner or HostRunner()):
         found.append("the kernel makes no veth in a new network namespace")
     if os.geteuid() == 0 and any(node.data_plane == "ebpf" for node in plan.nodes):
-        loads, why = probe.available()
+        loads, why = probe.available(object_path())
         found += [] if loads else [f"data_plane ebpf: {why}"]
     if guests is not None and plan.guests:
         found += guests.check(plan)

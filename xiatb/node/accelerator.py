@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from xiatb.click.graph import Router
-from xiatb.fastpath.engine import OBJECT_PATH, Fastpath
+from xiatb.fastpath.engine import Fastpath, object_path
 from xiatb.fastpath.errors import FastpathError
 from xiatb.fastpath.mirror import Mirror, PortInfo
 from xiatb.fastpath.routes import Counters, Reason
 from xiatb.node.port import Port
 from xiatb.wire.walk import Entry
 
-OBJECT_VARIABLE = "XIATB_EBPF_OBJECT"
-"""Environment: another compiled program than the one in the tree."""
 GATEWAY_ROUTES = 65536
 HOST_ROUTES = 4096
 _REASONS = {
@@ -59,8 +55,7 @@ class Accelerator:
         self._tables: list[Any] = [
             element for element in router.elements.values() if element.class_name == "XIAXIDRouteTable"
         ]
-        path = Path(os.environ.get(OBJECT_VARIABLE) or OBJECT_PATH)
-        self._engine = Fastpath.load(path, max_routes=GATEWAY_ROUTES if transit else HOST_ROUTES)
+        self._engine = Fastpath.load(object_path(), max_routes=GATEWAY_ROUTES if transit else HOST_ROUTES)
         self._mirror = Mirror(self._engine)
         self._live = True
         self._starting = True
@@ -89,7 +84,7 @@ class Accelerator:
     def _element(self, port: Port, name: str) -> Any:
         return self._router.elements.get(f"lc{port.index}/{name}")
 
-    # ---- changes ----------------------------------------------------------------------------------
+    # Changes
 
     def _change(self, action: Callable[[], None]) -> None:
         """A change of the tables. One that the kernel refuses leaves them wrong: then Click takes over."""
@@ -127,7 +122,7 @@ class Accelerator:
         off = [table.name for table in self._tables if not table.enabled]
         return f"route table {off[0]} is switched off" if off else ""
 
-    # ---- ports ------------------------------------------------------------------------------------
+    # Ports
 
     def port_changed(self, port: Port) -> None:
         """The kernel told of an interface, or the MTU of its line card was set."""
@@ -164,7 +159,7 @@ class Accelerator:
         """Whether what comes in by a port meets the engine first."""
         return self._live and port.index in self._attached
 
-    # ---- counters ---------------------------------------------------------------------------------
+    # Counters
 
     def refresh(self) -> None:
         """Adds what the engine has done since the last time to the counters of elements and ports."""
