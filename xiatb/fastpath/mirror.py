@@ -63,7 +63,7 @@ class Mirror:
         self._through: dict[int, set[Target]] = {}
         self._overflow: dict[int, set[bytes]] = {}
 
-    # ---- ports and neighbours -----------------------------------------------------------------------
+    # Ports and neighbours
 
     def set_port(self, index: int, port: PortInfo | None) -> None:
         """Port number `index` is like this now; None: it does not exist."""
@@ -92,7 +92,7 @@ class Mirror:
             if hid_key in (self._entries[target].nexthop, target):
                 self._write(target)
 
-    # ---- routes -------------------------------------------------------------------------------------
+    # Routes
 
     def set(self, key: bytes, entry: Entry) -> None:
         """Routes an XID by its 24-byte key. Raises FastpathError for types that cannot be mirrored."""
@@ -143,7 +143,7 @@ class Mirror:
             for port in (entry.port, entry.deliver):
                 self._through.get(port, set()).discard(target)
 
-    # ---- writing ------------------------------------------------------------------------------------
+    # Writing
 
     @property
     def overflow(self) -> int:

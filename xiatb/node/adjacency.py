@@ -134,7 +134,7 @@ class Adjacencies:
         found = self._ports.get(port)
         return None if found is None else found.neighbours.get(hid)
 
-    # ---- events -------------------------------------------------------------------------------
+    # Events
 
     def link_up(self, index: int, now: float) -> None:
         """The link of a port came up: say HELLO at once."""
@@ -217,7 +217,7 @@ class Adjacencies:
         if neighbour.up:
             self._down(neighbour, now, why)
 
-    # ---- HELLOs and timers ----------------------------------------------------------------------
+    # HELLOs and timers
 
     def _soon(self, port: _Port, now: float) -> None:
         port.hello_at = min(port.hello_at, max(now, port.hello_last + HELLO_GAP))

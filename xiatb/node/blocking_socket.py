@@ -68,7 +68,7 @@ class XSocket:
         self._peer: DAG | None = None
         self._closed = False
 
-    # ---- life ---------------------------------------------------------------------------------------
+    # Life
 
     def _run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         if self._closed:
@@ -148,7 +148,7 @@ class XSocket:
         """As `settimeout(None)` or `settimeout(0)`."""
         self._timeout = None if flag else 0.0
 
-    # ---- streams --------------------------------------------------------------------------------------
+    # Streams
 
     def listen(self, backlog: int) -> None:
         """Takes connections. Raises SocketError EINVAL when not bound, EOPNOTSUPP for datagrams."""
@@ -273,7 +273,7 @@ class XSocket:
         if how != SHUT_RD:
             blocking.shared().call(self._writer.write_eof)
 
-    # ---- datagrams --------------------------------------------------------------------------------------
+    # Datagrams
 
     def sendto(self, data: bytes, flags_or_address: int | str = 0, address: str | None = None) -> int:
         """`sendto(data, address)` or `sendto(data, flags, address)`: one datagram; returns its length.
@@ -308,7 +308,7 @@ class XSocket:
             datagram.unread(got)
         return got
 
-    # ---- names ------------------------------------------------------------------------------------------
+    # Names
 
     def getsockname(self) -> str:
         """The socket's own address at present. Raises SocketError EINVAL when not bound."""

@@ -40,7 +40,7 @@ class Cores:
             fx.Log: lambda effect: write_log(effect.level, effect.message),
         }
 
-    # ---- what a kind of node implements ---------------------------------------------------------
+    # What a kind of node implements
 
     def start(self) -> None:
         """The graph runs and the ports are open: begin."""
@@ -96,7 +96,7 @@ class Cores:
     def _next_deadline(self) -> float | None:
         return None
 
-    # ---- the drive ------------------------------------------------------------------------------
+    # The drive
 
     def run(self) -> None:
         """Carries out what the cores ask for, until they ask for nothing, and sets the timer."""

@@ -77,7 +77,7 @@ class EndpointDriver:
         self._ethernet = locator.gateway_mac + locator.mac + ETH_P_XIP.to_bytes(2, "big")
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
-    # ---- input ------------------------------------------------------------------------------------
+    # Input
 
     def _readable(self) -> None:
         end = time.monotonic() + self.linger
@@ -105,7 +105,7 @@ class EndpointDriver:
         """Sends one XIP packet past the endpoint, to the gateway; False when it was dropped."""
         return self._socket.send_parts((self._ethernet, header, payload))
 
-    # ---- output -----------------------------------------------------------------------------------
+    # Output
 
     def poke(self) -> None:
         """Something was written or read: transmit soon, once for all that happens in this turn."""
@@ -136,7 +136,7 @@ class EndpointDriver:
         self.endpoint.tick(time.monotonic())
         self.pump()
 
-    # ---- changes around us ------------------------------------------------------------------------
+    # Changes around us
 
     def _relocated(self, locator: NodeLocator) -> None:
         """The node is somewhere else now, or has joined anew: move there at once."""

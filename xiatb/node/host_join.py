@@ -80,7 +80,7 @@ class HostJoin:
         at = self.attachment
         return None if at is None else (at.member.ad, at.member.hid, at.port)
 
-    # ---- events ----------------------------------------------------------------------------
+    # Events
 
     def kick(self, port: int, now: float) -> None:
         """The link of `port` came up or the guest was told that it moved: look around at once."""
@@ -152,7 +152,7 @@ class HostJoin:
             due.append(self._solicit_at)
         return min(due, default=None)
 
-    # ---- beacons and invitations -----------------------------------------------------------
+    # Beacons and invitations
 
     def _on_beacon(self, port: int, src_mac: bytes, beacon: jm.Beacon, now: float) -> None:
         if beacon.target not in (jm.NOBODY, self.hid.id):
@@ -212,7 +212,7 @@ class HostJoin:
         self._trusted[beacon.credentials] = beacon.raw
         return True
 
-    # ---- attempts ---------------------------------------------------------------------------
+    # Attempts
 
     def _start(self, beacon: jm.Beacon, port: int, mac: bytes, now: float, *, refresh: bool) -> None:
         attempt = Attempt(beacon, port, mac, refresh)
@@ -318,7 +318,7 @@ class HostJoin:
         if later:
             self._start(attempt.beacon, attempt.port, attempt.mac, now, refresh=False)
 
-    # ---- losing the router ------------------------------------------------------------------
+    # Losing the router
 
     def _on_leave(self, port: int, leave: jm.Leave, now: float) -> None:
         """The router lets us go. It must name its present instance and, when aimed at us, our JOIN."""
@@ -367,7 +367,7 @@ class HostJoin:
         leave = jm.pack_leave(self._key, from_router=False, peer=at.member.hid.id, seq=self._seq)
         self._send(at.port, at.mac, leave)
 
-    # ---- soliciting -------------------------------------------------------------------------
+    # Soliciting
 
     def _schedule_solicit(self, now: float, delay: float) -> None:
         self._solicit_delay = RETRY_FIRST

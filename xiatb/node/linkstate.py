@@ -100,7 +100,7 @@ class LinkState:
         out, self._effects = self._effects, []
         return out
 
-    # ---- events from the node -------------------------------------------------------------------
+    # Events from the node
 
     def add_port(self, port: RoutingPort) -> None:
         """Make one more port known; it is down until `link_up`."""
@@ -191,7 +191,7 @@ class LinkState:
         counters = {**self.stats, **self._adjacencies.stats, **self._flooding.stats}
         return {"neighbours": neighbours, "lsas": len(self.lsdb), "routes": len(self._routes), **counters}
 
-    # ---- messages -------------------------------------------------------------------------------
+    # Messages
 
     def _dispatch(self, port: int, message: rm.Message, now: float) -> None:
         if isinstance(message, rm.Hello):
@@ -285,7 +285,7 @@ class LinkState:
         if neighbour.up:
             self._effects += self._flooding.digest(neighbour, now)
 
-    # ---- routes -----------------------------------------------------------------------------------
+    # Routes
 
     def _spf_soon(self, now: float) -> None:
         if self._spf_at is None:

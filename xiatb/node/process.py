@@ -74,7 +74,7 @@ class NodeProcess:
             ports.append(Port(index, item.device, item.role, item.mtu, self.loop, label=item.name))
         return ports
 
-    # ---- life -------------------------------------------------------------------------------------
+    # Life
 
     async def start(self) -> None:
         """Opens ports, builds the graph, starts the protocols, listens. Raises XiatbError."""
@@ -136,7 +136,7 @@ class NodeProcess:
 
         return HostCores(self)
 
-    # ---- links ------------------------------------------------------------------------------------
+    # Links
 
     def _links_changed(self) -> None:
         if self._monitor is None:
@@ -185,7 +185,7 @@ class NodeProcess:
             write_log("info", f"port {port.index} ({port.name}): the kernel announces a move")
             self.cores.notify_peers(port)
 
-    # ---- packets of the node itself ---------------------------------------------------------------
+    # Packets of the node itself
 
     def inject(self, where: str, packet: Packet) -> None:
         """Puts a packet into the graph; a graph without that entrance is logged, not fatal."""
@@ -200,7 +200,7 @@ class NodeProcess:
     def _source(self) -> DAG | None:
         return None if self.locator is None else self.locator.dag
 
-    # ---- location ---------------------------------------------------------------------------------
+    # Location
 
     def located(self, ad: XID, router_hid: XID, port: int, gateway_mac: bytes, mtu: int) -> None:
         """This node is now at `ad`, behind `router_hid` at `port`: tell graph and applications."""
@@ -252,7 +252,7 @@ class NodeProcess:
         write_log("info", f"{effect.hid} left: {effect.reason}")
         self.control.publish({"event": "guest_left", "hid": str(effect.hid), "reason": effect.reason})
 
-    # ---- applications -----------------------------------------------------------------------------
+    # Applications
 
     def _binding_changed(self, key: bytes, bound: bool) -> None:
         if self.config.attach == "direct":

@@ -135,7 +135,7 @@ class RouterJoin:
         out, self._effects = self._effects, []
         return out
 
-    # ---- ports --------------------------------------------------------------------------------
+    # Ports
 
     def link_up(self, port: int, now: float, *, mtu: int | None = None) -> None:
         """The link of `port` is up: a beacon at once, then one each interval. Call for each port at start."""
@@ -157,7 +157,7 @@ class RouterJoin:
         self._beacon_at.clear()
         self._expected.clear()
 
-    # ---- attached hosts -----------------------------------------------------------------------
+    # Attached hosts
 
     def expect(self, hid: XID, port: int, now: float) -> None:
         """Invite the host `hid` at `port` at once and on a short timer, until it joins there.
@@ -206,7 +206,7 @@ class RouterJoin:
             del self._last_seq[next(iter(self._last_seq))]
         self._last_seq[host] = seq
 
-    # ---- input --------------------------------------------------------------------------------
+    # Input
 
     def receive(self, port: int, src_mac: bytes, payload: bytes | bytearray | memoryview, now: float) -> None:
         """Take the payload of a 0x9991 frame that came in at `port` from `src_mac`. Never raises."""
@@ -321,7 +321,7 @@ class RouterJoin:
         self._remember(host.hid.id, leave.seq)
         self._remove(host, "left")
 
-    # ---- beacons and timers ---------------------------------------------------------------------
+    # Beacons and timers
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""

@@ -47,7 +47,7 @@ class StreamEnd:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         bound.users[stream] = self
 
-    # ---- events -----------------------------------------------------------------------------------
+    # Events
 
     def handle(self, event: Event) -> None:
         """Takes an event of the stream (called by the bound endpoint)."""
@@ -101,7 +101,7 @@ class StreamEnd:
             else:
                 waiter.set_result(None)
 
-    # ---- waiting ----------------------------------------------------------------------------------
+    # Waiting
 
     async def connected(self) -> None:
         """Waits for the handshake. Raises SocketError (ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT, ...)."""
@@ -136,7 +136,7 @@ class StreamEnd:
         """Waits until the peer has everything that was written, or the stream has failed."""
         await asyncio.shield(self._closed)
 
-    # ---- output -----------------------------------------------------------------------------------
+    # Output
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Takes all of `data`. Raises SocketError EPIPE after `write_eof` or `close`."""
