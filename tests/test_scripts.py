@@ -15,8 +15,8 @@ import pytest
 from tests.lab.labs import needs_root
 
 ROOT = Path(__file__).resolve().parents[1]
-SHELL = [ROOT / "scripts" / name for name in ("demo", "setup", "test")] + [ROOT / ".ci" / "run"]
-PYTHON = [ROOT / "scripts" / name for name in ("bench-click", "gen-element-docs")]
+SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()) + [ROOT / ".ci" / "run"]
+SHELL = [path for path in SCRIPTS if "bash" in path.read_text().splitlines()[0]]
 
 
 def run(*argv: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -24,14 +24,13 @@ def run(*argv: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[s
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd="/")
 
 
-def test_no_script_is_forgotten() -> None:
-    there = {path for path in (ROOT / "scripts").iterdir() if path.is_file()}
-    assert there | {ROOT / ".ci" / "run"} == {*SHELL, *PYTHON}
-
-
-@pytest.mark.parametrize("path", [*SHELL, *PYTHON], ids=lambda path: path.name)
-def test_scripts_are_executable(path: Path) -> None:
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_executable_and_run_by_a_test(path: Path) -> None:
     assert os.access(path, os.X_OK)
+    tests = [file.read_text() for file in (ROOT / "tests").rglob("test_*.py")]
+    assert any(f'"{path.name}"' in text or f"scripts/{path.name}" in text for text in tests), (
+        f"no test runs {path.name}"
+    )
 
 
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
@@ -95,8 +94,14 @@ def test_demo_sets_up_and_hands_its_arguments_on() -> None:
     assert "Usage: xiatb demo" in done.stdout
 
 
-def test_ci_calls_the_tests_and_vagrant_the_setup() -> None:
-    assert "scripts/test" in (ROOT / ".ci" / "run").read_text()
+def test_ci_calls_the_tests_which_set_up_first() -> None:
+    assert "\nexec scripts/test " in (ROOT / ".ci" / "run").read_text()
+    lines = (ROOT / "scripts" / "test").read_text().splitlines()
+    assert lines.index("scripts/setup") < len(lines) - 1
+    assert lines[-1].endswith('-m pytest "$@"')
+
+
+def test_vagrant_makes_a_debian_12_machine_that_is_set_up() -> None:
     vagrant = (ROOT / "Vagrantfile").read_text()
     assert "scripts/setup" in vagrant
     assert "debian/bookworm64" in vagrant
