@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -74,6 +75,8 @@ def test_every_verb_has_help_with_an_example_that_parses(
         (["status", "no-such-lab"], 5, "no such lab"),
         (["exec", "-l", "no-such-lab", "h1", "--", "true"], 5, "no such lab"),
         (["ping", "-l", "no-such-lab", "a", "b"], 5, "no such lab"),
+        (["link", "show", "-l", "no-such-lab"], 5, "no such lab"),
+        (["link", "set", "a", "b"], 2, "nothing to set"),
         (["validate", "/no/such/file.yaml"], 2, "No such file"),
         (["up", "/no/such/file.yaml"], 2, "No such file"),
         (["plan", MIGRATION, "-n", "Bad Name"], 2, "is not a name"),
@@ -129,3 +132,12 @@ def test_completion_prints_a_script(capsys: pytest.CaptureFixture[str]) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert main(["completion", shell]) == 0
         assert "_XIATB_COMPLETE" in capsys.readouterr().out
+
+
+def test_version_tells_what_it_stands_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version", "-o", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"xiatb", "python", "kernel", "pydantic", "qemu", "libvirtd", "tc"} <= set(told)
+    assert told["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert main(["version"]) == 0
+    assert re.search(rf"^xiatb +{re.escape(told['xiatb'])}$", capsys.readouterr().out, re.MULTILINE)

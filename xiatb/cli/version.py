@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shutil
-import subprocess
-
 import click
 
 from xiatb.cli.output import output_option, print_json
-
-_PROGRAMS = {
-    "qemu": ["qemu-system-x86_64", "--version"],
-    "libvirt": ["libvirtd", "--version"],
-    "tc": ["tc", "-V"],
-}
+from xiatb.experiments.rundir import versions
+from xiatb.lab.runner import HostRunner
 
 
 @click.command()
 @output_option
 def command(output: str) -> None:
-    """Print the versions of xiatb, Python, the kernel, QEMU, libvirt and tc.
+    """Print the versions of xiatb and of what it stands on, "absent" for what is not installed.
 
     Example: xiatb version
     """
-    versions = {
-        "xiatb": importlib.metadata.version("xiatb"),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        **{name: _ask(argv) for name, argv in _PROGRAMS.items()},
-    }
+    found = versions(HostRunner())
     if output == "json":
-        print_json(versions)
+        print_json(found)
     else:
-        for name, version in versions.items():
-            click.echo(f"{name:8} {version}")
-
-
-def _ask(argv: list[str]) -> str:
-    if shutil.which(argv[0]) is None:
-        return "not installed"
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
-    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else "unknown"
+        for name, version in found.items():
+            click.echo(f"{name:12} {version}")

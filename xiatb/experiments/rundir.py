@@ -25,6 +25,7 @@ _PROGRAMS = {
     "qemu": ["qemu-system-x86_64", "--version"],
     "libvirtd": ["libvirtd", "--version"],
     "dumpcap": ["dumpcap", "--version"],
+    "tc": ["tc", "-V"],
 }
 
 
