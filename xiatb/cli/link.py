@@ -22,7 +22,10 @@ _LONGEST = 60.0
 
 @click.group()
 def command() -> None:
-    """Show and change links while the lab is up: rate, delay, jitter, loss, cables."""
+    """Show and change links while the lab is up: rate, delay, jitter, loss, cables.
+
+    Example: xiatb link set h1 r1 --delay 20ms --loss 0.5% --rate 50mbit
+    """
 
 
 def _parameters(function: Callable[..., None]) -> Callable[..., None]:
@@ -43,7 +46,10 @@ def _parameters(function: Callable[..., None]) -> Callable[..., None]:
 def set_(
     a: str, b: str, lab: str | None, source: str | None, replace: bool, output: str, **options: str | None
 ) -> None:
-    """Change what the link between A and B (NODE or NODE:PORT) does to frames."""
+    """Change what the link between A and B (NODE or NODE:PORT) does to frames.
+
+    Example: xiatb link set h1 r1 --delay 20ms --loss 0.5% --rate 50mbit
+    """
     values = {name: value for name, value in options.items() if value is not None}
     if not values and not replace:
         raise UsageError("nothing to set", hint="xiatb link set --help lists the parameters")
@@ -61,7 +67,10 @@ def set_(
 @click.argument("b", required=False)
 @output_option
 def show(a: str | None, b: str | None, lab: str | None, output: str) -> None:
-    """Show all links, those of node A, or the one between A and B."""
+    """Show all links, those of node A, or the one between A and B.
+
+    Example: xiatb link show r1
+    """
     paths = choose_lab(lab)
     if a and b:
         find_link(read_plan(paths), a, b)
@@ -71,7 +80,9 @@ def show(a: str | None, b: str | None, lab: str | None, output: str) -> None:
 
 
 def _switch(word: str, *, up: bool) -> None:
-    @command.command(word, help=f"{'Plug in' if up else 'Pull'} the cable between A and B.")
+    act = "Plug in" if up else "Pull"
+
+    @command.command(word, help=f"{act} the cable between A and B.\n\nExample: xiatb link {word} h1 r1")
     @lab_option
     @click.argument("a")
     @click.argument("b")
