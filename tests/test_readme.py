@@ -26,7 +26,7 @@ def shown_commands(page: Path) -> list[str]:
     for block in _FENCED.findall(text):
         lines = block.replace("\\\n", " ").splitlines()
         console = any(line.strip().startswith("$ ") for line in lines)
-        for line in (one.strip() for one in lines):
+        for line in (one.strip().split(" #")[0].strip() for one in lines):
             if console and line.startswith("$ "):
                 found.append(line[2:])
             elif not console:
@@ -61,6 +61,12 @@ def test_enough_commands_are_found() -> None:
     assert ("docs/cli/up.md", "sudo xiatb up topologies/minimal.yaml") in COMMANDS
     readme = [line for page, line in COMMANDS if page == "README.md"]
     assert any("scripts/demo" in line for line in readme)
+
+
+def test_the_readme_shows_real_output() -> None:
+    assert re.findall(r"^@\w+@$", (ROOT / "README.md").read_text(), re.MULTILINE) == [], (
+        "places to be filled in"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
