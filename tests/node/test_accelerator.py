@@ -164,6 +164,7 @@ def test_counters_are_added_once(kernel: Kernel) -> None:
     assert (node["lc1/check"].count, node["lc1/check"].drops) == (15, 3)
     assert node["lc1/check"].reasons["truncated"] == 3
     assert (node["lc1/device"].count, node["lc1/device"].bytes) == (4, 400)
+    assert setting.made.passed(setting.ports[1]) == {"local": 50}
     assert node.table("AD").drops == 2 and node.table("HID").drops == 0
     assert setting.ports[1].counters()["rx"] == 15 and setting.ports[1].counters()["tx"] == 4
 

@@ -96,6 +96,11 @@ def test_both_engines_do_the_same(lab: MiniLab, engine: str) -> None:
     assert raw.error(lab.locator("h2", "ad1"), hlim=2)[0] == xcmp.TIME_EXCEEDED
     assert raw.error(lab.locator("h2", "ad1"), bytes(4000)) == (xcmp.UNREACHABLE, xcmp.CODE_TOO_BIG, 1500)
     assert raw.error(there)[0] == xcmp.UNREACHABLE
+    passed = lab.client("r1").ask("status")["ports"][1]["passed"]
+    if engine == "ebpf":
+        assert passed["hop_limit"] == passed["too_big"] == 1 and passed["no_route"] >= 1
+    else:
+        assert passed == {}
     for name in ("h1", "r1", "h2"):
         assert "Traceback" not in lab.log(name)
 

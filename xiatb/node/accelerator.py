@@ -194,6 +194,17 @@ class Accelerator:
             went.count += new.tx_packets
             went.bytes += new.tx_bytes
 
+    def passed(self, port: Port) -> dict[str, int]:
+        """How many packets of a port were left to Click up to the last `refresh`, by reason."""
+        seen = self._seen.get(port.index)
+        if seen is None:
+            return {}
+        return {
+            reason.name.lower(): count
+            for reason, count in seen.reasons.items()
+            if count and not reason.dropped
+        }
+
     @property
     def overflow(self) -> int:
         """Routes that the map has no room for: Click serves them."""

@@ -113,13 +113,16 @@ class DataPlane:
         }
 
     def describe_port(self, port: Port) -> Json:
-        """The same of one port: {"engine", "engine_why"}."""
+        """The same of one port, {"engine", "engine_why", "passed": packets that eBPF left to Click, by
+        reason}."""
+        whole, accelerator = self.describe(), self._accelerator
+        engine, why = whole["engine"], whole["engine_why"]
         if port.index in self._left_out:
-            return {"engine": "click", "engine_why": self._left_out[port.index]}
-        whole = self.describe()
-        if whole["engine"] == "ebpf" and self._accelerator is not None and not self._accelerator.serves(port):
-            return {"engine": "click", "engine_why": "there is no such interface yet"}
-        return {"engine": whole["engine"], "engine_why": whole["engine_why"]}
+            engine, why = "click", self._left_out[port.index]
+        elif engine == "ebpf" and accelerator is not None and not accelerator.serves(port):
+            engine, why = "click", "there is no such interface yet"
+        passed = {} if accelerator is None else accelerator.passed(port)
+        return {"engine": engine, "engine_why": why, "passed": passed}
 
     def close(self) -> None:
         """Takes the engine away; what it counted is kept."""
