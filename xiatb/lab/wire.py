@@ -13,11 +13,14 @@ attached with clsact and cls_bpf, which kernels have had since 4.5.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
 from functools import cache
 from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
 
 from xiatb.lab.netlink import LinkError, index_of
 
@@ -77,9 +80,11 @@ def forward(socket_: Any, source: str, target: str) -> None:
 
 def hold(socket_: Any, source: str) -> None:
     """Stop forwarding what comes in at `source`; a delay line's packet socket gets it, or nobody."""
-    index = index_of(socket_, source)
-    if any(one.get_attr("TCA_KIND") == "clsact" for one in socket_.get_qdiscs(index=index)):
-        socket_.tc("del", "clsact", index)
+    try:
+        socket_.tc("del", "clsact", index_of(socket_, source))
+    except NetlinkError as error:
+        if error.code not in (errno.ENOENT, errno.EINVAL):  # there is none
+            raise
 
 
 def _load(program: bytes) -> int:
