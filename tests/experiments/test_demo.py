@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -56,13 +59,14 @@ class Run:
 
 
 def surroundings() -> set[str]:
-    """What of this machine a lab must leave as it was; without other labs, which may come and go."""
+    """What of this machine a lab must leave as it was; without other labs and other tests' namespaces,
+    which may come and go."""
     commands = [["ip", "netns"], ["ip", "-br", "link"], ["findmnt", "-rno", "TARGET"]]
     lines: set[str] = set()
     for argv in commands:
         lines |= set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines())
-    others = [f"xiatb-{name}-" for name in lab_names()]
-    return {line for line in lines if not any(other in line for other in others)}
+    others = [*(f"xiatb-{name}-" for name in lab_names()), "xt[0-9a-f]+-"]
+    return {line for line in lines if not re.search("|".join(others), line)}
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +177,22 @@ def test_status_tells_where_the_guest_is(run: Run) -> None:
     assert done.returncode == 0
     (guest,) = json.loads(done.stdout)["guests"]
     assert (guest["name"], guest["on"], guest["state"]) == ("vm1", "hv1", "running")
+
+
+def test_a_killed_migration_daemon_is_seen_and_replaced(run: Run) -> None:
+    def daemons() -> dict[str, dict[str, Any]]:
+        told = json.loads(run.lab.cli("status", run.lab.name, "-o", "json").stdout)
+        return {one["what"]: one for one in told["processes"] if one["what"].startswith("migrated ")}
+
+    before = daemons()
+    assert set(before) == {"migrated hv1", "migrated hv2"}
+    assert all(one["alive"] for one in before.values())
+    os.kill(before["migrated hv1"]["pid"], signal.SIGKILL)
+    done = run.lab.cli("migrate", "vm1", "--to", "hv1", "--with-storage", "-l", run.lab.name)
+    assert (done.returncode, "already on hv1" in done.stderr) == (2, True)
+    after = daemons()
+    assert after["migrated hv1"]["alive"]
+    assert after["migrated hv1"]["pid"] != before["migrated hv1"]["pid"]
 
 
 def test_a_guest_that_is_not_running_is_not_migrated(run: Run) -> None:
