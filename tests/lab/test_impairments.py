@@ -64,3 +64,9 @@ def test_a_host_that_cannot_shape_is_refused() -> None:
     impairments.require_rate(RecordingRunner())
     with pytest.raises(HostNotAbleError, match="no TBF"):
         impairments.require_rate(RecordingRunner({(*PROBE, "tbf"): Result((), 2)}))
+
+
+def test_drops_are_those_of_the_root() -> None:
+    told = '[{"kind":"tbf","root":true,"drops":7},{"kind":"bfifo","parent":"1:1","drops":5}]'
+    assert impairments.drops(told) == 7
+    assert impairments.drops("") == 0

@@ -51,7 +51,7 @@ def calls(context: Context) -> list[str]:
     """tc commands since the last time, without probes."""
     runner = context.runner
     assert isinstance(runner, RecordingRunner)
-    found = [" ".join(call) for call in runner.calls if "unshare" not in call]
+    found = [" ".join(call) for call in runner.calls if "unshare" not in call and "show" not in call]
     runner.calls.clear()
     return found
 

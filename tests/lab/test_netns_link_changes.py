@@ -155,13 +155,29 @@ def test_bursts_duplicates_and_reordering_happen(lab: TestLab) -> None:
 def test_a_rate_comes_and_goes(lab: TestLab) -> None:
     with port(lab, "h1") as source, roomy(lab, "r1") as sink:
         for rate, low, high in (("8mbit", 0.19, 0.5), (None, 0.0, 0.1)):
-            change(lab, rate=rate or "none", queue="1M")
+            link = change(lab, rate=rate or "none", queue="1M")
+            assert link["forward"]["queue_dropped"] == (0 if rate else None)
             begin = time.monotonic()
             for _ in range(200):
                 source.send(frame(1500))
             for _ in range(200):
                 receive(sink)
             assert low < time.monotonic() - begin < high
+
+
+def test_a_full_queue_drops_and_says_so(lab: TestLab) -> None:
+    change(lab, rate="1mbit", queue="20k")
+    with port(lab, "h1") as source, roomy(lab, "r1") as sink:
+        source.setblocking(False)
+        sent = 0
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                sent += bool(source.send(frame(1000)))
+        assert len(caught(sink)) < 60
+    with LabClient(lab.name) as client:
+        link = client.request("link_show", params={"a": "h1", "b": "r1"})["links"][0]
+    assert link["forward"]["queue_dropped"] >= 40
+    assert link["backward"]["queue_dropped"] == 0
 
 
 def test_a_pulled_cable_takes_the_carrier_and_gives_it_back(lab: TestLab) -> None:

@@ -104,16 +104,15 @@ def _print(links: list[dict[str, Any]], output: str) -> None:
         print_json({"links": links})
         return
     print_table(["link", "mtu", "impairment", "by", "state"], [link_row(link) for link in links])
-    rows = [_counters(link[way]) for link in links for way in ("forward", "backward") if _counted(link, way)]
+    ways = [link[way] for link in links for way in ("forward", "backward") if way in link]
+    rows = [_counts(way) for way in ways if way["counters"] or way["queue_dropped"] is not None]
     if rows:
-        print_table(["from", "to", "frames", "lost", "doubled", "reordered", "overflowed", "latest"], rows)
+        columns = ["frames", "lost", "doubled", "reordered", "overflowed", "latest"]
+        print_table(["from", "to", "queue drops", *columns], rows)
 
 
-def _counted(link: dict[str, Any], way: str) -> bool:
-    return bool(link.get(way, {}).get("counters"))
-
-
-def _counters(way: dict[str, Any]) -> list[object]:
-    told = way["counters"]
+def _counts(way: dict[str, Any]) -> list[object]:
+    told = way["counters"] or {}
     names = ("taken", "lost", "duplicated", "reordered", "overflowed")
-    return [way["from"], way["to"], *(told[name] for name in names), f"{told['latest_us'] / 1000:g}ms"]
+    latest = f"{told['latest_us'] / 1000:g}ms" if told else None
+    return [way["from"], way["to"], way["queue_dropped"], *(told.get(name) for name in names), latest]

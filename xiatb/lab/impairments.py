@@ -9,6 +9,8 @@ Every command is a `replace`, which changes what is there in place: frames that 
 
 from __future__ import annotations
 
+import json
+
 from xiatb.errors import HostNotAbleError
 from xiatb.lab.plan import Impairment
 from xiatb.lab.runner import Runner
@@ -62,6 +64,17 @@ def netem_command(device: str, impairment: Impairment) -> Command | None:
 def clear_command(device: str, verb: str = "del") -> Command:
     """The tc command that takes the root qdisc off."""
     return ["tc", "qdisc", verb, "dev", device, "root"]
+
+
+def statistics_command(device: str) -> Command:
+    """The tc command that tells a device's qdiscs as JSON."""
+    return ["tc", "-s", "-j", "qdisc", "show", "dev", device]
+
+
+def drops(told: str) -> int:
+    """Frames that the root qdisc has dropped, from what `statistics_command` printed; 0 without one."""
+    qdiscs = json.loads(told or "[]")
+    return sum(int(one.get("drops", 0)) for one in qdiscs if one.get("root"))
 
 
 def _loss(impairment: Impairment) -> Command:

@@ -58,12 +58,18 @@ class LinkOperations:
         return [self.show(link) for link in plan.links if _is_at(link, a)]
 
     def show(self, link: LinkPlan) -> Json:
-        """See `shown_link`; with the counters of its delay line, when it has one."""
+        """See `shown_link`; with the counters of its shapers and its delay line, when it has them."""
         counters: Json = {}
+        drops: Json = {}
+        with contextlib.suppress(XiatbError):
+            drops = self._links.queue_drops(link)
         if self._links.lines.runs(link):
             with contextlib.suppress(XiatbError):
                 counters = self._links.lines.counters(link)
-        return shown_link(link, self._context.state, counters)
+        shown = shown_link(link, self._context.state, counters)
+        for way, count in drops.items():
+            shown[way]["queue_dropped"] = count
+        return shown
 
 
 def changed(
@@ -117,7 +123,7 @@ def shown_link(link: LinkPlan, state: LabState, counters: Json | None = None) ->
     """{"name", "a", "b", "mtu", "state": up|down|dead, "backend", "impairable", "forward": way, "backward":
     way}; a way is {"from", "to", "set": texts by parameter, "rate" (bit/s or None), "delay_ns", "jitter_ns",
     "loss_ppm", "burst", "gemodel_ppm", "mean_loss", "duplicate_ppm", "reorder_ppm", "queue_bytes",
-    "counters": of the delay line or None}."""
+    "queue_dropped": frames or None where it was not asked for, "counters": of the delay line or None}."""
     now = state.links.get(link.name)
     if now is None:
         return {"name": link.name, "mtu": link.mtu, "state": "not made", "backend": "none"}
@@ -152,6 +158,7 @@ def _way(one: Impairment, source: str, target: str, counters: Json | None) -> Js
         "duplicate_ppm": one.duplicate,
         "reorder_ppm": one.reorder,
         "queue_bytes": one.queue,
+        "queue_dropped": None,
         "counters": counters,
     }
 

@@ -95,6 +95,16 @@ class Links:
             self.context.save()
             return state
 
+    def queue_drops(self, link: LinkPlan) -> dict[str, int]:
+        """Frames that found the shaper's queue full, by direction, where there is a rate."""
+        state, found = self.context.state.links[link.name], {}
+        for way, end in (("forward", link.a), ("backward", link.b)):
+            if getattr(state, way).rate is not None:
+                argv = impairments.statistics_command(end.port)
+                netns = netns_name(self.context.plan.lab, end.node)
+                found[way] = impairments.drops(self.context.runner.run(argv, netns=netns).stdout)
+        return found
+
     def _open_middles(self, links: list[LinkPlan]) -> None:
         """Middle ends up, marked, and joined in the kernel unless a delay line is going to do that."""
         if not links:
