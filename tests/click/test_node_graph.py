@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
+from tests.wire.golden import FRAMES
 from xiatb.click.packet import Packet
 from xiatb.wire import xarp, xcmp, xip
 from xiatb.wire.dag import DAG
@@ -14,8 +12,6 @@ from xiatb.wire.walk import SELF, Entry
 from xiatb.wire.xid import BROADCAST_FID, SID_XROUTE
 
 from .support import Node, ad, datagram, frame, hid, is_query, mac, remote, sid, xcmp_in
-
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "frames.json"
 
 
 def test_forwarding_changes_the_hop_limit_only() -> None:
@@ -117,8 +113,7 @@ def test_routing_messages_and_joins_go_to_the_node() -> None:
 
 def test_measured_hello_of_xia_core_is_understood() -> None:
     node = Node()
-    frames = {entry["name"]: bytes.fromhex(entry["frame"]) for entry in json.loads(VECTORS.read_text())}
-    node.eth0.deliver(frames["xroute_hello_fid"])
+    node.eth0.deliver(FRAMES["xroute_hello_fid"])
     assert [channel for channel, _ in node.ctx.host] == ["routing"]
 
 
@@ -323,12 +318,11 @@ def test_xarp_requests_are_answered_for_our_hid_only() -> None:
 
 
 def test_xarp_vectors() -> None:
-    frames = {entry["name"]: bytes.fromhex(entry["frame"]) for entry in json.loads(VECTORS.read_text())}
     node = Node()
-    node.ctx.hid = xarp.parse(frames["xarp_request"], 14).tpa
-    node.eth0.deliver(frames["xarp_request"])
+    node.ctx.hid = xarp.parse(FRAMES["xarp_request"], 14).tpa
+    node.eth0.deliver(FRAMES["xarp_request"])
     (answer,) = node.at(node.eth0)
-    assert xarp.parse(answer, 14).tpa == xarp.parse(frames["xarp_request"], 14).spa
+    assert xarp.parse(answer, 14).tpa == xarp.parse(FRAMES["xarp_request"], 14).spa
 
 
 def test_malformed_frames_are_counted() -> None:

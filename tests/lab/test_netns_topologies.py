@@ -60,7 +60,8 @@ def test_status_and_list_as_json(minimal: TestLab) -> None:
 def test_text_for_people(minimal: TestLab) -> None:
     shown = minimal.cli("status", minimal.name)
     assert shown.returncode == 0
-    assert re.search(r"^r1 +router +ad1 +joined +\d+ +HID:[0-9a-f]{8}$", shown.stdout, re.MULTILINE)
+    row = r"^r1 +router +ad1 +joined +(?:ebpf|click)\S* +\d+ +HID:[0-9a-f]{8}$"
+    assert re.search(row, shown.stdout, re.MULTILINE)
     assert minimal.name in minimal.cli("list").stdout
 
 
