@@ -6,6 +6,7 @@ Requests and answers are plain data, see `shown_link`.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ class LinkOperations:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._links = Links(context)
+        self._lock = threading.Lock()
 
     def set(
         self, a: str, b: str, values: Mapping[str, object], *, source: str | None = None, clear: bool = False
@@ -37,8 +39,9 @@ class LinkOperations:
         stays. The link as it is afterwards. Raises UsageError (also LinkParameterError) before anything has
         changed."""
         link = find_link(self._context.plan, a, b)
-        ways = changed(link, self._context.state, values, source=source, clear=clear)
-        self._links.change(link, ways["forward"], ways["backward"])
+        with self._lock:  # two that merge at once must not undo each other
+            ways = changed(link, self._context.state, values, source=source, clear=clear)
+            self._links.change(link, ways["forward"], ways["backward"])
         return self.show(link)
 
     def switch(self, a: str, b: str, *, up: bool) -> Json:
