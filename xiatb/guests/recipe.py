@@ -1,7 +1,7 @@
 """What a guest image is made of: packages, kernel modules, what is left out, and start-up text.
 
 Everything here goes into the cache keys of `xiatb.guests.image`: change a line and the right
-stage is built again. Module order from /work/shared/design.md section 5 (virtio modules of
+stage is built again. Module order from design.md section 5 (virtio modules of
 Debian's cloud kernel have dependencies that a bare `insmod` does not resolve).
 """
 
