@@ -14,6 +14,9 @@ MIN_MTU = 576
 MAX_MTU = 65535
 """`plen` and the MSS option are 16-bit."""
 
+CONTROLS = ("cubic", "reno", "bbr")
+"""What `StreamConfig.congestion` may be."""
+
 
 @dataclass
 class StreamConfig:
@@ -76,8 +79,8 @@ class StreamConfig:
             raise ValueError(f"mtu {self.mtu} is not within {MIN_MTU}..{MAX_MTU}")
         if self.recv_buffer < 4096 or self.send_buffer < 1024:
             raise ValueError("recv_buffer must be at least 4096 and send_buffer at least 1024 bytes")
-        if self.congestion not in ("cubic", "reno"):
-            raise ValueError(f"unknown congestion control {self.congestion!r}: cubic or reno")
+        if self.congestion not in CONTROLS:
+            raise ValueError(f"unknown congestion control {self.congestion!r}: {', '.join(CONTROLS)}")
         if not 0 < self.min_rto <= self.max_rto:
             raise ValueError("min_rto must be positive and not above max_rto")
 

@@ -1,12 +1,18 @@
-"""Congestion control: how many bytes may be in flight.
+"""Congestion control: how many bytes may be in flight, and how fast they leave.
 
-`Reno` is RFC 5681 with byte counting (RFC 3465); `Cubic` is RFC 9438.  Loss detection is not here:
+`Reno` is RFC 5681 with byte counting (RFC 3465); `Cubic` is RFC 9438; both leave their first slow
+start by HyStart++ (RFC 9406).  BBR is in `bbr.py`.  Loss detection is not here:
 the scoreboard says what was lost, a controller only hears "one congestion event" for each round.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Protocol
+
+from xiatb.transport.bbr import BBR
+from xiatb.transport.delivery import Sample
+from xiatb.transport.hystart import HyStart
 
 
 class CongestionControl(Protocol):
@@ -16,12 +22,23 @@ class CongestionControl(Protocol):
     cwnd: int
     ssthresh: int
     mss: int
+    models_path: bool
+    """Whether it lives on `on_sample` alone and steers its window through recoveries itself."""
 
     def initial(self) -> int:
         """The initial window in bytes, for the current `mss`."""
 
     def on_ack(self, acked: int, now: float, rtt: float) -> None:
         """`acked` new bytes arrived while the window was in full use; `rtt` is the smoothed one."""
+
+    def on_round_trip(self, rtt: float, una: int, next_position: int) -> None:
+        """In slow start, before `on_ack`: the newest round trip and the ends of what is outstanding."""
+
+    def on_sample(self, sample: Sample) -> None:
+        """An acknowledgement delivered something; only with `models_path`."""
+
+    def pacing_rate(self, srtt: float) -> float:
+        """Bytes/s at which to send; 0 when nothing is known yet."""
 
     def on_congestion(self, now: float, flight: int) -> None:
         """A loss was found: a new recovery round begins with `flight` bytes outstanding."""
@@ -41,12 +58,16 @@ class CongestionControl(Protocol):
 
 _FOREVER = 1 << 62
 _INITIAL_BYTES = 96 * 1024
+_SLOW_START_PACE = 2.0
+"""Pacing over window and round trip: what doubling a round takes, and some play for growth after it."""
+_AVOIDANCE_PACE = 1.2
 
 
 class Reno:
     """Slow start, congestion avoidance, halving (RFC 5681, RFC 3465 with L = 2)."""
 
     name = "reno"
+    models_path = False
     beta = 0.5
 
     def __init__(self, mss: int, initial_window: int = 10) -> None:
@@ -57,15 +78,37 @@ class Reno:
         self.ssthresh = _FOREVER
         self._credit = 0
         self._undo: tuple[int, int] | None = None
+        self._hystart = HyStart()
+        self._divisor = 1
 
     def initial(self) -> int:
         """RFC 6928, with the byte limit raised to what ten segments of a jumbo frame need."""
         return max(2 * self.mss, min(self._initial * self.mss, _INITIAL_BYTES))
 
+    def on_round_trip(self, rtt: float, una: int, next_position: int) -> None:
+        """HyStart++, in the first slow start only (RFC 9406 4.3)."""
+        if self.ssthresh < _FOREVER:
+            self._divisor = 1
+            return
+        self._divisor = self._hystart.on_ack(rtt, una, next_position)
+        if not self._divisor:
+            self._divisor = 1
+            self.ssthresh = self.cwnd
+
+    def on_sample(self, sample: Sample) -> None:
+        """Nothing: windows of this kind live on losses."""
+
+    def pacing_rate(self, srtt: float) -> float:
+        """A window a round trip, with a gain that never holds back the acknowledgements' clock."""
+        if srtt <= 0.0:
+            return 0.0
+        gain = _SLOW_START_PACE if self.cwnd < self.ssthresh else _AVOIDANCE_PACE
+        return gain * self.cwnd / srtt
+
     def on_ack(self, acked: int, now: float, rtt: float) -> None:
         """Grow by the bytes acknowledged in slow start, by one segment a window afterwards."""
         if self.cwnd < self.ssthresh:
-            self.cwnd = min(self.cwnd + acked, max(self.ssthresh, self.cwnd))
+            self.cwnd = min(self.cwnd + acked // self._divisor, max(self.ssthresh, self.cwnd))
             return
         self._credit += acked
         if self._credit >= self.cwnd:
@@ -99,6 +142,8 @@ class Reno:
         self.ssthresh = max(self.cwnd, 2 * self.mss) if self.ssthresh < _FOREVER else _FOREVER
         self.cwnd = self.initial()
         self._credit = 0
+        self._hystart = HyStart()
+        self._divisor = 1
 
     def undo(self) -> None:
         """Restore window and threshold from before the last event."""
@@ -132,7 +177,7 @@ class Cubic(Reno):
     def on_ack(self, acked: int, now: float, rtt: float) -> None:
         """Slow start below the threshold; else towards W_cubic(t + rtt) (RFC 9438 4.2 to 4.5)."""
         if self.cwnd < self.ssthresh:
-            self.cwnd = min(self.cwnd + acked, max(self.ssthresh, self.cwnd))
+            self.cwnd = min(self.cwnd + acked // self._divisor, max(self.ssthresh, self.cwnd))
             return
         mss = self.mss
         segments = self.cwnd / mss
@@ -206,10 +251,12 @@ class Cubic(Reno):
         super().undo()
 
 
-def make(name: str, mss: int, initial_window: int) -> CongestionControl:
-    """Give the controller called `name` ("cubic" or "reno")."""
+def make(name: str, mss: int, initial_window: int, rng: random.Random) -> CongestionControl:
+    """Give the controller called `name` ("cubic", "reno" or "bbr"); `rng` spreads BBR's probes."""
     if name == "cubic":
         return Cubic(mss, initial_window)
     if name == "reno":
         return Reno(mss, initial_window)
+    if name == "bbr":
+        return BBR(mss, initial_window, rng)
     raise ValueError(f"unknown congestion control {name!r}")

@@ -19,6 +19,7 @@ from xiatb.transport.config import MIN_MTU, StreamConfig
 from xiatb.transport.errors import StreamError
 from xiatb.transport.events import Event, EventKind
 from xiatb.transport.mobility import Mover, PeerMoves
+from xiatb.transport.pacing import Pacer
 from xiatb.transport.packets import STAMPED_HEADER, HeaderTemplate, Out
 from xiatb.transport.reassembly import ReceiveBuffer
 from xiatb.transport.recovery import Recovery
@@ -111,7 +112,7 @@ class Connection:
         self.counters = {
             "segments_in": 0, "segments_out": 0, "bytes_in": 0, "bytes_out": 0, "retransmitted": 0,
             "duplicates": 0, "malformed": 0, "dropped": 0, "migrate_sent": 0, "migrate_accepted": 0,
-            "migrate_refused": 0, "migrate_stale": 0, "unreachable": 0,
+            "migrate_refused": 0, "migrate_stale": 0, "unreachable": 0, "refused": 0,
         }  # fmt: skip
         self._update_mss()
 
@@ -120,7 +121,8 @@ class Connection:
         self._buffer = SendBuffer()
         self._board = Scoreboard(1)
         self._rtt = RttEstimator(config.initial_rto, config.min_rto, config.max_rto)
-        self._control = congestion.make(config.congestion, MIN_MTU, config.initial_window)
+        self._control = congestion.make(config.congestion, MIN_MTU, config.initial_window, self.rng)
+        self._pacer = Pacer()
         self._recovery = Recovery(self._board, self._control, self._rtt, PEER_ACK_DELAY)
         self._snd_next = 1
         self._snd_right = 1
@@ -154,6 +156,7 @@ class Connection:
         self._rto_at = INFINITY
         self._probe_at = INFINITY
         self._ack_at = INFINITY
+        self._pace_at = INFINITY
         self._persist_at = INFINITY
         self._keep_at = INFINITY
         self._state_at = INFINITY
@@ -174,6 +177,7 @@ class Connection:
         control.mss = mss
         if self._snd_next == 1:
             control.cwnd = control.initial()
+            self._pacer.grant(control.cwnd)
         elif control.cwnd < mss:
             control.cwnd = mss
 
@@ -204,7 +208,7 @@ class Connection:
         mover = self._mover
         first = min(
             self._rto_at, self._probe_at, self._ack_at, self._persist_at, self._keep_at, self._state_at,
-            self._recovery.reorder_at, mover.next_at if mover is not None else INFINITY,
+            self._recovery.reorder_at, self._pace_at, mover.next_at if mover is not None else INFINITY,
         )  # fmt: skip
         return None if first == INFINITY else first
 
@@ -214,7 +218,7 @@ class Connection:
             return
         self.state = State.CLOSED
         self.error = self.error or error
-        self._rto_at = self._probe_at = self._ack_at = self._persist_at = INFINITY
+        self._rto_at = self._probe_at = self._ack_at = self._persist_at = self._pace_at = INFINITY
         self._keep_at = self._state_at = self._recovery.reorder_at = INFINITY
         if self._mover is not None:
             self._mover.next_at = INFINITY

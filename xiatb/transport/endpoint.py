@@ -62,7 +62,7 @@ class Endpoint:
         """Called when a stream has something to transmit although no packet or timer came."""
         self.stats: dict[str, int] = {
             "packets_in": 0, "packets_out": 0, "malformed": 0, "misrouted": 0, "resets_sent": 0,
-            "syn_dropped": 0, "accepted": 0, "connected": 0, "xcmp": 0,
+            "syn_dropped": 0, "accepted": 0, "connected": 0, "xcmp": 0, "refused": 0,
         }  # fmt: skip
         self._key = key
         self._streams: dict[bytes, Stream] = {}
@@ -199,15 +199,9 @@ class Endpoint:
             self._refuse(header, end - off, source, now)
 
     def _complete(
-        self,
-        peer: bytes,
-        half: HalfOpen,
-        header: xstream.Header,
-        packet: Buffer,
-        off: int,
-        end: int,
+        self, peer: bytes, half: HalfOpen, header: xstream.Header, packet: Buffer, off: int, end: int,
         now: float,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """The third segment of a handshake: make the stream, unless too many wait for `accept`."""
         if len(self._accepted) >= self._backlog:
             self.stats["syn_dropped"] += 1
@@ -337,6 +331,21 @@ class Endpoint:
                 self._schedule(stream, due)
         self.stats["packets_out"] += len(out)
         return out
+
+    def not_sent(self, refused: list[Out], now: float) -> None:
+        """The socket refused these packets of `transmit` (ENOBUFS or EAGAIN: the local queue is full).
+
+        Local congestion: their streams reduce as for a loss, know at once what to send again, and
+        pause, longer each time.  Datagrams are just lost.
+        """
+        for header, _ in refused:
+            at = 28 * header[5] - 20
+            stream = self._streams.get(bytes(header[at : at + 24]))
+            if stream is not None:
+                off = 8 + 28 * (header[5] + header[6])
+                stream.not_sent(int.from_bytes(header[off + 4 : off + 8], "big"), now)
+                self._ready[stream] = None
+        self.stats["refused"] += len(refused)
 
     def _forget(self, stream: Stream) -> None:
         """A stream is over: its peer may connect anew."""

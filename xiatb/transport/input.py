@@ -197,6 +197,7 @@ class InputSide(OpeningSide):
         if not advance and not board.newly_delivered:
             return
         if advance:
+            self._pacer.delivered()
             self._duplicate_acks = 0
             self._progress_at = now
             if self._want_room:

@@ -63,6 +63,7 @@ class MovingSide(OutputSide):
     def _restart_path(self, now: float) -> None:
         """One end moved: send what is outstanding again at once, on timers without history."""
         self._recovery.on_path_change(self._snd_next, self.config.initial_rto)
+        self._pacer.grant(self._control.cwnd)
         self._rto_at = now + self._rtt.rto if len(self._board) else INFINITY
         self._probe_at = INFINITY
         self._progress_at = self._heard = self._path_since = now

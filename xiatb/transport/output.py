@@ -100,11 +100,47 @@ class OutputSide(Connection):
         return self._with_options(now, ACK, self._snd_next, xstream.Options(sack=wire)), b""
 
     def _send_data(self, now: float, budget: int, out: list[Out]) -> None:
-        """Lost segments first, then new data, as far as congestion and flow control go."""
+        """Lost segments first, then new data, as far as congestion, pacing and flow control go."""
+        board, recovery, buffer = self._board, self._recovery, self._buffer
+        self._pace_at = INFINITY
+        sampler = recovery.sampler
+        if not board.lost_bytes and not buffer.size:
+            if sampler is not None and board.in_flight < self._control.cwnd:
+                sampler.starved(board)
+            fin = self._fin_wanted and self._fin_position < 0 and budget > 0
+            self._after_sending(now, self._send_fin(now, out) if fin else 0)
+            return
+        if not len(board) and now - self._last_sent > self._rtt.rto:
+            self._control.on_idle()
+        pacer = self._pacer
+        if now < pacer.held_until:
+            self._pace_at = pacer.held_until
+            self._after_sending(now, 0)
+            return
+        quota = recovery.quota()
+        rate = self._control.pacing_rate(self._rtt.srtt)
+        credit = pacer.refill(now, rate, self.mss)
+        allowed = quota if quota < credit else int(credit)
+        if sampler is not None:
+            sampler.mark(now, board)
+        count, rest = self._send_lost(now, budget, allowed, out) if board.lost_bytes else (0, allowed)
+        if not board.lost_bytes:
+            count += self._send_new(now, budget - count, rest, out)
+        if (
+            rate
+            and (buffer.size or board.lost_bytes)
+            and pacer.credit < self.mss <= quota - (credit - pacer.credit)
+        ):
+            self._pace_at = pacer.due(now)
+        if sampler is not None and buffer.size and self._snd_right - self._snd_next < self.mss:
+            sampler.starved(board)
+        self._after_sending(now, count)
+
+    def _send_lost(self, now: float, budget: int, quota: int, out: list[Out]) -> tuple[int, int]:
+        """Send lost segments again; return how many, and what is left of `quota`."""
         board, recovery = self._board, self._recovery
         sent = 0
-        quota = recovery.quota()
-        while budget > 0 and board.lost_bytes:
+        while sent < budget and board.lost_bytes:
             segment = board.next_lost()
             if segment is None:
                 break
@@ -113,14 +149,13 @@ class OutputSide(Connection):
             size = segment.end - segment.start
             if quota < size and board.in_flight:
                 recovery.limited_until = self._snd_next
-                self._after_sending(now, sent)
-                return
+                break
             self._resend(segment, now, out)
             recovery.sent(size)
+            self._pacer.spend(size)
             quota -= size
-            budget -= 1
             sent += 1
-        self._after_sending(now, sent + self._send_new(now, budget, quota, out))
+        return sent, quota
 
     def _resend(self, segment: Segment, now: float, out: list[Out]) -> None:
         """Send one segment again."""
@@ -135,9 +170,6 @@ class OutputSide(Connection):
     def _send_new(self, now: float, budget: int, quota: int, out: list[Out]) -> int:
         """Send data never sent before, then the FIN when it is its turn; return how many segments."""
         buffer, board, mss = self._buffer, self._board, self.mss
-        if buffer.size and not len(board) and now - self._last_sent > self._rtt.rto:
-            self._control.on_idle()
-            quota = self._recovery.quota()
         room = self._snd_right - self._snd_next
         count = total = 0
         while budget > 0:
@@ -165,18 +197,21 @@ class OutputSide(Connection):
             count += 1
         if total:
             self._recovery.sent(total)
+            self._pacer.spend(total)
             self.counters["bytes_out"] += total
         if self._fin_wanted and self._fin_position < 0 and not buffer.size and budget > 0:
-            self._send_fin(now, out)
-            count += 1
+            count += self._send_fin(now, out)
+        elif not buffer.size and self._recovery.sampler is not None and board.in_flight < self._control.cwnd:
+            self._recovery.sampler.starved(board)
         return count
 
-    def _send_fin(self, now: float, out: list[Out]) -> None:
+    def _send_fin(self, now: float, out: list[Out]) -> int:
         """The FIN takes one position behind the last byte; windows do not hold it back."""
         position = self._fin_position = self._snd_next
         self._snd_next = position + 1
         self._board.sent(Segment(position, position + 1, b"", True, now))
         out.append((self._header(now, ACK | FIN, position, 0), b""))
+        return 1
 
     def _after_sending(self, now: float, count: int) -> None:
         """Run the retransmission, probe or persist timer as the case may be (RFC 6298 5.1, RFC 8985 7.2)."""
@@ -247,6 +282,8 @@ class OutputSide(Connection):
         if now >= self._ack_at:
             self._ack_now = True
             self._ack_at = INFINITY
+        if now >= self._pace_at:
+            self._pace_at = INFINITY
         if now >= self._recovery.reorder_at:
             self._recovery.look_for_losses(now, self._snd_next)
         if now >= self._probe_at:
@@ -268,6 +305,8 @@ class OutputSide(Connection):
             return
         out: list[Out] = []
         resent = False
+        if recovery.sampler is not None:
+            recovery.sampler.mark(now, board)
         if not self._send_new(now, 1, self.mss, out):
             last = board.last()
             if last is None or last.sacked or last.lost:

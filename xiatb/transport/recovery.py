@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from xiatb.transport.congestion import CongestionControl
+from xiatb.transport.delivery import DeliverySampler
 from xiatb.transport.rtt import RttEstimator
 from xiatb.transport.scoreboard import Scoreboard
 
@@ -45,6 +46,7 @@ class Recovery:
         self.timeouts = 0
         self.undone = 0
         self.probes = 0
+        self.sampler = DeliverySampler() if control.models_path else None
         self._peer_delay = peer_delay
         self._point = 0
         self._reduced = False
@@ -58,7 +60,7 @@ class Recovery:
 
     def quota(self) -> int:
         """Bytes that may be sent now (may be negative)."""
-        if self.phase is Phase.RECOVERY:
+        if self.phase is Phase.RECOVERY and self.sampler is None:
             return self._quota
         return self.control.cwnd - self.board.in_flight
 
@@ -87,8 +89,17 @@ class Recovery:
         if board.sacked_segments or phase is not Phase.OPEN or self.reorder_at != INFINITY:
             self.look_for_losses(now, next_position, delivered)
             phase = self.phase
-        if advanced > 0 and phase is not Phase.RECOVERY and board.una <= self.limited_until:
-            self.control.on_ack(advanced, now, self.rtt.srtt)
+        sampler = self.sampler
+        if sampler is not None:
+            rtt = self.rtt
+            sample = sampler.take(now, board, rtt.latest if advanced > 0 else 0.0, rtt.min_rtt)
+            if sample is not None:
+                self.control.on_sample(sample)
+        elif advanced > 0 and phase is not Phase.RECOVERY and board.una <= self.limited_until:
+            control, rtt = self.control, self.rtt
+            if control.cwnd < control.ssthresh:
+                control.on_round_trip(rtt.latest, board.una, next_position)
+            control.on_ack(advanced, now, rtt.srtt)
 
     def look_for_losses(self, now: float, next_position: int, delivered: int = 0) -> None:
         """Let RACK mark what is lost; enter recovery when that is news; renew the sending quota."""
@@ -138,7 +149,7 @@ class Recovery:
         self.phase = Phase.OPEN
 
     def _leave(self) -> None:
-        if self.phase is Phase.RECOVERY:
+        if self.phase is Phase.RECOVERY and self.sampler is None:
             self.control.cwnd = max(self.control.ssthresh, self.control.mss)
         self.phase = Phase.OPEN
         self.board.recovery_ended()
@@ -153,7 +164,7 @@ class Recovery:
         if self.phase is not Phase.LOSS or board.una >= self._point or not self._reduced:
             self.control.on_timeout(now, board.in_flight)
             self._reduced = True
-        else:
+        elif self.sampler is None:
             self.control.cwnd = self.control.mss
         board.mark_all_lost()
         self.limited_until = next_position
@@ -176,6 +187,11 @@ class Recovery:
         self.board.mark_all_lost()
         self._reduced = False
         self._start_over(next_position)
+
+    def refused_locally(self, now: float, next_position: int) -> None:
+        """Packets met a full queue in this host (ENOBUFS): congestion like any other, known at once."""
+        if self.phase is Phase.OPEN and self.board.lost_bytes:
+            self._enter(now, next_position)
 
     def without_sack(self, advanced: int, duplicates: int, now: float, next_position: int) -> None:
         """NewReno (RFC 6582) for a peer that does not do SACK: after three duplicate acknowledgements,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from operator import attrgetter
+from typing import Any
 
 _DUP_THRESH = 3
 _start_of = attrgetter("start")
@@ -25,7 +26,7 @@ _KEEP_ROUNDS = 16
 class Segment:
     """One transmitted segment: positions [start, end), payload (a FIN takes one position without a byte)."""
 
-    __slots__ = ("data", "end", "fin", "lost", "resent", "resent_at", "sacked", "sent_at", "start")
+    __slots__ = ("data", "end", "fin", "lost", "mark", "resent", "resent_at", "sacked", "sent_at", "start")
 
     def __init__(self, start: int, end: int, data: bytes | memoryview, fin: bool, now: float) -> None:
         self.start = start
@@ -37,6 +38,7 @@ class Segment:
         self.resent = 0
         self.sacked = False
         self.lost = False
+        self.mark: Any = None
 
 
 class Scoreboard:
@@ -58,6 +60,13 @@ class Scoreboard:
         self.acked_resent_at = 0.0
         self.sample = -1.0
         self.reordering_seen = False
+        self.lost_total = 0
+        """Bytes ever taken for lost one by one: not by a time-out, a move or a smaller MTU."""
+        self.mark: Any = None
+        """What segments sent now take along for whoever samples the delivery rate; None: nobody does."""
+        self.newest_mark: Any = None
+        """The mark of the newest segment ever delivered, if the last acknowledgement delivered it."""
+        self.newest_sent_at = 0.0
         self._segments: list[Segment] = []
         self._head = 0
         self._sent_order: deque[tuple[float, Segment]] = deque()
@@ -95,6 +104,7 @@ class Scoreboard:
 
     def sent(self, segment: Segment) -> None:
         """A new segment, adjacent to the last one, went out at its `sent_at`."""
+        segment.mark = self.mark
         self._segments.append(segment)
         self._sent_order.append((segment.sent_at, segment))
         self.in_flight += segment.end - segment.start
@@ -110,6 +120,7 @@ class Scoreboard:
             segment.resent_at = now
         segment.resent += 1
         segment.sent_at = now
+        segment.mark = self.mark
         self._sent_order.append((now, segment))
 
     def next_lost(self) -> Segment | None:
@@ -130,7 +141,7 @@ class Scoreboard:
         cut = segment.start + limit
         rest = Segment(cut, segment.end, memoryview(segment.data)[limit:], segment.fin, segment.sent_at)
         rest.resent, rest.resent_at = segment.resent, segment.resent_at
-        rest.lost, rest.sacked = segment.lost, segment.sacked
+        rest.lost, rest.sacked, rest.mark = segment.lost, segment.sacked, segment.mark
         segment.end = cut
         segment.data = memoryview(segment.data)[:limit]
         segment.fin = False
@@ -152,6 +163,7 @@ class Scoreboard:
         self.newly_delivered = 0
         self.acked_resent_at = 0.0
         self.sample = -1.0
+        self.newest_mark = None
         self._highest_before = self._highest_delivered
         advanced = una - self.una
         if advanced > 0:
@@ -229,6 +241,8 @@ class Scoreboard:
             self._rack_time = sent_at
             self._rack_end = segment.end
             self._rack_rtt = now - sent_at
+            self.newest_mark = segment.mark
+            self.newest_sent_at = sent_at
 
     def _mark_sacked(self, left: int, right: int, now: float, min_rtt: float) -> None:
         """Mark the parts of [left, right) that no earlier block covered, and merge the block in."""
@@ -290,6 +304,7 @@ class Scoreboard:
             if due > now:
                 return due
             order.popleft()
+            self.lost_total += segment.end - segment.start
             self.mark_lost(segment)
         return 0.0
 
@@ -302,6 +317,18 @@ class Scoreboard:
         self.in_flight -= size
         self._lost_bytes += size
         self._lost.append(segment)
+
+    def refused(self, position: int) -> bool:
+        """The segment that starts at `position` never left this host: it is lost; False if unknown."""
+        i = bisect_left(self._segments, position, self._head, key=_start_of)
+        if i >= len(self._segments):
+            return False
+        segment = self._segments[i]
+        if segment.start != position or segment.sacked or segment.lost:
+            return False
+        self.lost_total += segment.end - segment.start
+        self.mark_lost(segment)
+        return True
 
     def mark_all_lost(self) -> None:
         """Take everything that is not SACKed for lost: a time-out, or a move of either end."""

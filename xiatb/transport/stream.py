@@ -245,6 +245,15 @@ class Stream(InputSide):
         self._recovery.on_resize(self._snd_next)
         self._wake()
 
+    def not_sent(self, seq: int, now: float) -> None:
+        """The segment with wire sequence `seq` met a full queue in this host: pause, then send it again."""
+        una = self._board.una
+        position = una + ((seq - self.iss - una) & MASK)
+        self._pacer.hold(now)
+        self.counters["refused"] += 1
+        if self._board.refused(position):
+            self._recovery.refused_locally(now, self._snd_next)
+
     def unreachable(self, seq: int) -> None:
         """The network reports that the segment with wire sequence `seq` could not be delivered.
 
@@ -264,6 +273,7 @@ class Stream(InputSide):
             "mss": self.mss,
             "srtt": rtt.srtt, "min_rtt": rtt.min_rtt, "rttvar": rtt.rttvar, "rto": rtt.rto,
             "cwnd": self._control.cwnd,
+            "pacing_rate": self._pacer.rate,
             "ssthresh": self._control.ssthresh,
             "congestion": self._control.name,
             "in_flight": self._board.in_flight,
