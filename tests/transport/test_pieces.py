@@ -16,6 +16,10 @@ from xiatb.transport.scoreboard import Scoreboard, Segment
 from xiatb.transport.sendbuffer import SendBuffer
 
 
+def _make(name: str, mss: int, initial_window: int) -> congestion.CongestionControl:
+    return congestion.make(name, mss, initial_window, random.Random(1))
+
+
 def test_rtt_first_sample_and_backoff_follow_rfc_6298() -> None:
     rtt = RttEstimator(1.0, 0.01, 60.0)
     assert rtt.rto == 1.0
@@ -52,7 +56,7 @@ def test_rtt_minimum_is_forgotten_after_its_window() -> None:
 
 
 def test_reno_slow_start_avoidance_and_halving() -> None:
-    reno = congestion.make("reno", 1000, 10)
+    reno = _make("reno", 1000, 10)
     assert reno.cwnd == 10_000
     reno.on_ack(10_000, 0.0, 0.1)
     assert reno.cwnd == 20_000
@@ -68,7 +72,7 @@ def test_reno_slow_start_avoidance_and_halving() -> None:
 
 
 def test_cubic_returns_to_its_peak_after_k_seconds_and_then_passes_it() -> None:
-    cubic = congestion.make("cubic", 1000, 10)
+    cubic = _make("cubic", 1000, 10)
     cubic.cwnd, cubic.ssthresh = 1_000_000, 1_000_000
     cubic.on_congestion(0.0, 1_000_000)
     assert cubic.cwnd == 700_000
@@ -94,14 +98,14 @@ def test_cubic_fast_convergence_gives_way() -> None:
 
 @pytest.mark.parametrize("name", ["cubic", "reno"])
 def test_path_change_restarts_from_the_initial_window_with_the_old_one_as_threshold(name: str) -> None:
-    control = congestion.make(name, 1000, 10)
+    control = _make(name, 1000, 10)
     control.cwnd = control.ssthresh = 500_000
     control.on_path_change()
     assert (control.cwnd, control.ssthresh) == (10_000, 500_000)
 
 
 def test_initial_window_of_huge_segments_is_bounded_in_bytes() -> None:
-    assert congestion.make("cubic", 65_000, 10).cwnd == 130_000
+    assert _make("cubic", 65_000, 10).cwnd == 130_000
 
 
 def test_unknown_congestion_control_is_refused() -> None:

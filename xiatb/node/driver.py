@@ -124,8 +124,9 @@ class EndpointDriver:
             return
         outs = self.endpoint.transmit(time.monotonic(), DRAIN_BUDGET)
         send, ethernet = self._socket.send_parts, self._ethernet
-        for header, payload in outs:
-            send((ethernet, header, payload))
+        refused = [out for out in outs if not send((ethernet, *out))]
+        if refused:
+            self.endpoint.not_sent(refused, time.monotonic())
         if len(outs) >= DRAIN_BUDGET:
             # More may wait: let the loop read acknowledgements in between.
             self.poke()
