@@ -67,34 +67,6 @@ def test_setup_refuses_a_user_who_is_not_root() -> None:
     assert "hint: run: sudo scripts/setup" in done.stderr
 
 
-def test_bench_click_measures_every_case() -> None:
-    done = run(sys.executable, ROOT / "scripts" / "bench-click", "500")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 4
-    assert all(float(line.split()[0]) > 0 and line.split()[1] == "us" for line in lines)
-
-
-@needs_root
-@pytest.mark.netns
-def test_bench_link_measures_delays_and_rates_and_takes_its_lab_down() -> None:
-    done = run(
-        sys.executable,
-        ROOT / "scripts" / "bench-link",
-        "--json",
-        "--runs",
-        "1",
-        "--seconds",
-        "0.3",
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [one["delay_ms"] for one in told["lateness"]] == [10, 10, 50]
-    assert all(one["frames"] > 0 for one in told["lateness"])
-    assert [one["mbit"] for one in told["shaping"]] == [10, 100, 1000]
-
-
 def test_gen_element_docs_writes_the_pages_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     script = Path(shutil.copy(ROOT / "scripts" / "gen-element-docs", tmp_path / "scripts"))

@@ -1,4 +1,4 @@
-"""How exact links are: lateness of the delay, accuracy of the rate. For scripts/bench-link and scripts/bench.
+"""How exact links are: lateness of the delay, accuracy of the rate. For scripts/bench.
 
 Frames of an ethertype for experiments go through one real link of a lab; the kernel stamps them when they
 leave the sender's port and when they reach the receiver's, so that no measuring program is in the figures.

@@ -1,0 +1,72 @@
+"""`python -m xiatb.experiments.bench`: which benchmarks, how often, and where the results go."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from xiatb.errors import XiatbError
+from xiatb.experiments.bench import clickcost, clickengine, forwarding, links, stream
+from xiatb.experiments.bench.figures import Figure, as_json, print_table
+
+Measure = Callable[[int, float], list[Figure]]
+BENCHMARKS: dict[str, Measure] = {
+    module.NAME: module.measure for module in (forwarding, clickengine, clickcost, stream, links)
+}
+SECONDS, QUICK_SECONDS = 1.0, 0.3
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line; argparse ends the program when it is wrong."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the data path of xiatb.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--runs", type=int, default=3, help="medians of this many runs (default 3)")
+    parser.add_argument("--quick", action="store_true", help="one short run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    if not 1 <= options.runs <= 99:
+        parser.error("--runs: 1 to 99")
+    return options
+
+
+def main(argv: list[str]) -> int:
+    """0 when every bar is met, 3 when not, 4 without root, 1 when a benchmark failed."""
+    options = arguments(argv)
+    if os.geteuid() != 0:
+        sys.stderr.write("bench: needs root\nhint: sudo scripts/bench\n")
+        return 4
+    signal.signal(signal.SIGTERM, _interrupt)
+    load = os.getloadavg()[0]
+    runs, seconds = (1, QUICK_SECONDS) if options.quick else (options.runs, SECONDS)
+    figures: list[Figure] = []
+    failed = False
+    for name in options.names or BENCHMARKS:
+        sys.stderr.write(f"bench: {name}\n")
+        try:
+            figures += BENCHMARKS[name](runs, seconds)
+        except XiatbError as error:
+            failed = True
+            sys.stderr.write(f"bench: {name}: {error.message}\n")
+    sys.stdout.write(f"medians of {runs} runs; load before {load:.1f}, {os.cpu_count()} CPUs\n")
+    print_table(figures)
+    if options.json is not None:
+        options.json.write_text(as_json(figures, runs=runs, load=load) + "\n", encoding="utf-8")
+    if failed:
+        return 1
+    return 0 if all(figure.met for figure in figures) else 3
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # so that what was made is removed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
