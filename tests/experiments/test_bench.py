@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import subprocess
@@ -14,6 +15,7 @@ from xiatb.experiments.bench.__main__ import BENCHMARKS, arguments
 from xiatb.experiments.bench.clickcost import CASES
 from xiatb.experiments.bench.figures import COLUMNS, Bar, Figure, as_json, print_table, rows
 from xiatb.experiments.bench.line import FAR, Line
+from xiatb.experiments.bench.sender import Message
 from xiatb.experiments.bench.stream import room
 from xiatb.experiments.bench.streamapp import WARM_UP, Meter
 from xiatb.lab.paths import NETNS_ROOT
@@ -146,3 +148,8 @@ def test_a_quick_run_prints_and_leaves_nothing(tmp_path: Path) -> None:
     assert all(one["measured"][0] > 1000 and one["baseline"][0] > 1000 for one in told)
     assert "3 routers, 1500 B" in done.stdout
     assert not ours() - before
+
+
+def test_the_generator_knows_the_kernels_structure() -> None:
+    """sendmmsg(2) on 64-bit Linux: 56 bytes of msghdr, the length, padding. A wrong size sends one a call."""
+    assert ctypes.sizeof(Message) == 64

@@ -92,11 +92,17 @@ def rows(figures: Sequence[Figure]) -> list[list[str]]:
             _amount(figure.baseline, figure.unit),
             f"{figure.value:.3f}",
             str(figure.bar),
-            "yes" if figure.met else "NO",
+            _verdict(figure),
             str(len(figure.values)),
         ]
         for figure in figures
     ]
+
+
+def _verdict(figure: Figure) -> str:
+    if figure.bar == Bar():
+        return "-"
+    return "yes" if figure.met else "NO"
 
 
 def _amount(values: Sequence[float], unit: str) -> str:
@@ -115,7 +121,7 @@ def print_table(figures: Sequence[Figure], out: TextIO = sys.stdout) -> None:
 
         table = Table(*COLUMNS)
         for row in cells:
-            table.add_row(*row, style="" if row[5] == "yes" else "bold red")
+            table.add_row(*row, style="bold red" if row[5] == "NO" else "")
         Console(file=out).print(table)
         return
     widths = [max(map(len, column)) for column in zip(COLUMNS, *cells, strict=True)]

@@ -23,8 +23,8 @@ class _Iovec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr of sendmmsg(2)."""
+class _Header(ctypes.Structure):
+    """struct msghdr of sendmsg(2)."""
 
     _fields_ = [
         ("name", ctypes.c_void_p),
@@ -34,8 +34,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("controllen", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
     ]
+
+
+class Message(ctypes.Structure):
+    """struct mmsghdr of sendmmsg(2)."""
+
+    _fields_ = [("header", _Header), ("sent", ctypes.c_uint)]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,9 +57,9 @@ class Sender:
             self._socket.bind((port, 0))
         self._frame = ctypes.create_string_buffer(frame, len(frame))
         self._iovec = _Iovec(ctypes.cast(self._frame, ctypes.c_void_p), len(frame))
-        self._messages = (_Message * BURST)()
+        self._messages = (Message * BURST)()
         for message in self._messages:
-            message.iov, message.iovlen = ctypes.pointer(self._iovec), 1
+            message.header.iov, message.header.iovlen = ctypes.pointer(self._iovec), 1
 
     def close(self) -> None:
         """Gives the socket back."""
