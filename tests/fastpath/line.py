@@ -34,7 +34,8 @@ class Wire:
     """A packet socket on one interface; `received` waits for frames, `silent` sees that there are none."""
 
     def __init__(self, device: str, ethertype: int) -> None:
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
+        # Protocol 0 until it is bound: else frames of every interface come in meanwhile (packet(7)).
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
         self.socket.bind((device, ethertype))
 

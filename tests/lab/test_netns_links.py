@@ -44,7 +44,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestLab, Lab
 def port(lab: TestLab, node: str, name: str = "eth0") -> socket.socket:
     """A packet socket for the test's own ethertype at a node's port."""
     with inside(NETNS_ROOT / f"xiatb-{lab.name}-{node}"):
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE))
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # no frames before it is bound
         sock.bind((name, _ETHERTYPE))
     sock.settimeout(1.0)
     return sock
