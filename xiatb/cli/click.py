@@ -97,6 +97,8 @@ def graph(file: Path, library: tuple[Path, ...], form: str, output: str) -> None
     Example: xiatb click graph -f dot click_configs/examples/xia_local_topology.click
     """
     router = Router.from_file(file, list(library))
+    if not router.elements:
+        click.echo(f"{file}: no elements of its own: it defines compounds for other files", err=True)
     if output == "json":
         print_json(drawing.data(router))
         return
