@@ -7,18 +7,15 @@ from typing import Any
 
 import click
 
-from xiatb.cli.labs import require_root
 from xiatb.cli.migrate import follow
 from xiatb.cli.output import output_option, print_json, print_table
-from xiatb.cli.progress import UpProgress
-from xiatb.cli.supervise import extensions
+from xiatb.cli.starting import start_lab
 from xiatb.cli.topology import data_plane_option, read_plan
 from xiatb.errors import CheckFailedError
 from xiatb.experiments.demo import Demo, Load, Verdict
 from xiatb.experiments.result import MigrationResult
 from xiatb.experiments.rundir import RunDirectory
-from xiatb.lab import doctor, launch
-from xiatb.lab.paths import LabPaths
+from xiatb.lab import launch
 from xiatb.lab.runner import HostRunner
 
 _TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
@@ -42,21 +39,19 @@ def command(file: Path, runs: Path, data_plane: str | None, keep: bool, output: 
 
     Example: xiatb demo topologies/migration.yaml
     """
-    require_root()
     plan = read_plan(file, None, None, data_plane)
-    doctor.require(plan, extensions(plan)[0])
     quiet = output == "json"
-    with UpProgress(plan.lab, quiet=quiet) as progress:
-        launch.start(plan, launch.supervise_command(), progress.event)
-    directory = RunDirectory.create(plan.lab, runs)
+    start_lab(plan, quiet=quiet)
     try:
+        directory = RunDirectory.create(plan.lab, runs)
         demo = Demo(plan, directory, HostRunner(), _sayer(quiet), lambda events: follow(events, quiet=quiet))
-        verdict = demo.run(Load())
+        try:
+            verdict = demo.run(Load())
+        finally:
+            directory.hand_over()
     finally:
         if not keep:
-            with UpProgress(plan.lab, quiet=True) as progress:
-                launch.stop(LabPaths(plan.lab), progress.say)
-        directory.hand_over()
+            launch.take_down(plan.lab)
     _show(verdict, directory, quiet)
 
 

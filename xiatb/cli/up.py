@@ -8,13 +8,10 @@ from typing import Any
 
 import click
 
-from xiatb.cli.labs import require_root
 from xiatb.cli.output import output_option, print_json
-from xiatb.cli.progress import UpProgress
+from xiatb.cli.starting import start_lab
 from xiatb.cli.status import current_status, print_status
-from xiatb.cli.supervise import extensions
 from xiatb.cli.topology import data_plane_option, read_plan, topology_options
-from xiatb.lab import doctor, launch
 from xiatb.lab.paths import LabPaths
 
 
@@ -40,10 +37,7 @@ def command(
     """
     begin = time.monotonic()
     plan = read_plan(file, lab, seed, data_plane)
-    require_root()
-    doctor.require(plan, extensions(plan)[0])
-    with UpProgress(f"up {plan.lab}", quiet=quiet or output == "json") as progress:
-        launch.start(plan, launch.supervise_command(), progress.event)
+    start_lab(plan, quiet=quiet or output == "json")
     status = current_status(LabPaths(plan.lab))
     if output == "json":
         print_json(status)
