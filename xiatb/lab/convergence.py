@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xiatb.errors import CheckFailedError, DeadlineError, XiatbError
+from xiatb.errors import DeadlineError, XiatbError
 from xiatb.lab.client import ask_node
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
@@ -64,13 +64,6 @@ def wait_for(
             raise DeadlineError(f"not {condition} after {timeout:g} s: {'; '.join(lacking[:4])}{more}")
         pause(step)
         step = min(step * 1.5, _LAST_PAUSE)
-
-
-def check_now(plan: Plan, ask: Ask, condition: str) -> None:
-    """Raises CheckFailedError (exit 3) when the condition does not hold this moment."""
-    lacking = missing(plan, ask, condition)
-    if lacking:
-        raise CheckFailedError(f"not {condition}: {'; '.join(lacking)}")
 
 
 def asker(paths: LabPaths) -> Ask:
