@@ -19,7 +19,9 @@ from xiatb.cli.output import output_option, print_json
 from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
 from xiatb.lab.client import LabClient
 from xiatb.node.control_protocol import ControlError
+from xiatb.transport.config import CONTROLS
 
+_CHANNELS = ("rpc", "ram", "nbd")
 _PHASES = {
     "capabilities": "greeting the destination",
     "admission": "asking for admission",
@@ -40,22 +42,29 @@ _PHASES = {
 @click.argument("guest")
 @click.option("--to", "host", required=True, metavar="HOST", help="The hypervisor host to move the guest to.")
 @click.option("--with-storage", "storage", is_flag=True, help="Move the guest's disk too (full migration).")
+@click.option(
+    "--congestion", "controls", multiple=True, metavar="[CHANNEL=]CONTROL",
+    help="Congestion control (cubic, reno, bbr) of all channels or of rpc, ram or nbd. Repeatable.",
+)  # fmt: skip
 @lab_option
 @output_option
-def command(guest: str, host: str, storage: bool, lab: str | None, output: str) -> None:
+def command(
+    guest: str, host: str, storage: bool, controls: tuple[str, ...], lab: str | None, output: str
+) -> None:
     """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
 
     Memory and CPU state always move; with --with-storage the disk moves too. Ctrl-C cancels: the guest then
     stays where it is. Exit codes: 0 moved, 1 not moved (the guest runs on where it was), 2 unknown guest or
     host or already there, 5 no such lab, 130 cancelled.
 
-    Example: xiatb migrate vm1 --to hv2 --with-storage
+    Example: xiatb migrate vm1 --to hv2 --with-storage --congestion bbr
     """
+    congestion = channel_controls(controls)
     require_root()
     name = choose_lab(lab).lab
     client = LabClient(name)
     with client, _Cancel(name, guest) as cancel:
-        events = client.stream("migrate", guest=guest, to=host, storage=storage)
+        events = client.stream("migrate", guest=guest, to=host, storage=storage, congestion=congestion)
         try:
             result = follow(events, quiet=output == "json")
         except ControlError as error:
@@ -64,6 +73,21 @@ def command(guest: str, host: str, storage: bool, lab: str | None, output: str) 
         print_json(result)
     else:
         _tell(result)
+
+
+def channel_controls(words: tuple[str, ...]) -> dict[str, str]:
+    """Channel kind -> congestion control, of words "CONTROL" (all channels) or "CHANNEL=CONTROL"; a word for
+    one channel goes before one for all. Raises UsageError."""
+    chosen: dict[str, str] = {}
+    for word in sorted(words, key=lambda text: "=" in text):
+        kind, _, name = word.rpartition("=")
+        if name not in CONTROLS or (kind and kind not in _CHANNELS) or word.startswith("="):
+            raise UsageError(
+                f"--congestion {word}: not a congestion control of a channel",
+                hint=f"one of {', '.join(CONTROLS)}, or CHANNEL=CONTROL with {', '.join(_CHANNELS)}",
+            )
+        chosen.update(dict.fromkeys([kind] if kind else _CHANNELS, name))
+    return chosen
 
 
 def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:

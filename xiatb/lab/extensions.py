@@ -141,9 +141,17 @@ class Migrator(NodeService, Protocol):
     """The node service that also moves guests; implemented by `xiatb.migration.manager`."""
 
     def migrate(
-        self, context: LabContext, guest: str, to: str, storage: bool, emit: Callable[[dict[str, Any]], None]
+        self,
+        context: LabContext,
+        guest: str,
+        to: str,
+        storage: bool,
+        emit: Callable[[dict[str, Any]], None],
+        congestion: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Move a guest; emit an event dict per phase or progress report; the result with its timings."""
+        """Move a guest; emit an event dict per phase or progress report; the result with its timings.
+
+        `congestion`: channel kind (rpc, ram, nbd) -> congestion control of its stream."""
 
     def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
         """Stop a migration under way."""

@@ -17,6 +17,7 @@ from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.wirestream import AsyncioWire, Wire, XiaWire
 from xiatb.node import aio, stack
 from xiatb.node.xstream import XReader, XWriter
+from xiatb.transport.config import StreamConfig
 from xiatb.wire.dag import DAG
 
 OnWire = Callable[[Wire], Awaitable[None]]
@@ -28,8 +29,9 @@ class Carrier(Protocol):
     async def serve(self, on_wire: OnWire) -> None:
         """Start to accept; `on_wire` runs as a task for each stream and owns it."""
 
-    async def dial(self, peer: Peer) -> Wire:
-        """A new stream to the peer's daemon; raises OSError or XiatbError."""
+    async def dial(self, peer: Peer, congestion: str = "") -> Wire:
+        """A new stream to the peer's daemon, under the named congestion control ("": the default); raises
+        OSError or XiatbError."""
 
     async def close(self) -> None:
         """Stop accepting."""
@@ -51,10 +53,12 @@ class XiaCarrier:
 
         self._server = await aio.start_server(accept, self._key, stack=stack.default(self._control))
 
-    async def dial(self, peer: Peer) -> Wire:
+    async def dial(self, peer: Peer, congestion: str = "") -> Wire:
         """See Carrier."""
         reader, writer = await aio.open_connection(
-            DAG.parse(peer.address), stack=stack.default(self._control)
+            DAG.parse(peer.address),
+            stack=stack.default(self._control),
+            config=StreamConfig(congestion=congestion) if congestion else None,
         )
         return XiaWire(reader, writer)
 
@@ -80,8 +84,8 @@ class UnixCarrier:
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(accept, str(self._path))
 
-    async def dial(self, peer: Peer) -> Wire:
-        """See Carrier."""
+    async def dial(self, peer: Peer, congestion: str = "") -> Wire:
+        """See Carrier; a UNIX socket has no congestion control."""
         return AsyncioWire(*await asyncio.open_unix_connection(peer.address))
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from xiatb.errors import XiatbError
 from xiatb.migration import frames, tokens
 from xiatb.migration.messages import Channel
 from xiatb.migration.relay import Observer, Relay, connect_unix, listen_unix
-from xiatb.migration.wirestream import Opener, Wire
+from xiatb.migration.wirestream import Wire
 
 log = logging.getLogger("xiatb.migration")
+Dial = Callable[[str], Awaitable[Wire]]
+"""Opens a stream to the peer for a channel of the given kind."""
 OPEN_S = 15.0
 DRAIN_S = 3.0
 
@@ -78,7 +80,7 @@ class SourceChannels:
         job: str,
         granted: tuple[Channel, ...],
         channel_key: bytes,
-        dial: Opener,
+        dial: Dial,
         observers: dict[str, Callable[[], Observer]],
         on_open: Callable[[str, int], None],
     ) -> None:
@@ -130,7 +132,7 @@ class SourceChannels:
 
     async def _open(self, channel: Channel) -> Wire:
         async with asyncio.timeout(OPEN_S):
-            wire = await self._dial()
+            wire = await self._dial(channel.kind)
             try:
                 await wire.write(tokens.pack_open(self._job, channel, self._key))
                 kind, body = await read_frame(wire)

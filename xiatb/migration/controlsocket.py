@@ -1,8 +1,8 @@
 """The daemon's UNIX socket nodes/<hv>/migrated.sock: JSON lines, as on a node's control socket.
 
 Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
-"result"|"error"}`. Ops: migrate {guest, to, storage, bandwidth (MiB/s, 0: none)}, cancel {guest}, status
-{}, states {guests}.
+"result"|"error"}`. Ops: migrate {guest, to, storage, bandwidth (MiB/s, 0: none),
+congestion {channel kind: control}}, cancel {guest}, status {}, states {guests}.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
+from xiatb.migration.messages import KINDS
 from xiatb.migration.service import MigrationError, MigrationService
 from xiatb.node.control import listening_socket
 from xiatb.node.control_protocol import (
@@ -27,6 +28,7 @@ from xiatb.node.control_protocol import (
     field,
     number,
 )
+from xiatb.transport.config import CONTROLS
 
 log = logging.getLogger("xiatb.migration")
 
@@ -94,6 +96,7 @@ class DaemonSocket:
                 storage=field(request, "storage", bool, False),
                 emit=say,
                 bandwidth=int(number(request, "bandwidth", 0, 0, 1 << 20)),
+                congestion=_controls(field(request, "congestion", dict, {})),
             )
         if op == "cancel":
             return {"cancelled": self._service.cancel(field(request, "guest", str))}
@@ -103,3 +106,14 @@ class DaemonSocket:
             names = [str(name) for name in field(request, "guests", list)]
             return {"states": await self._service.guest_states(names)}
         raise ControlError("ENOSYS", f"unknown op {op[:40]!r}")
+
+
+def _controls(wanted: Json) -> dict[str, str]:
+    """{channel kind: congestion control}, or ControlError EUSAGE."""
+    for kind, name in wanted.items():
+        if kind not in KINDS or name not in CONTROLS:
+            raise ControlError(
+                "EUSAGE",
+                f"congestion {kind}={name}: channels are {', '.join(KINDS)}; controls {', '.join(CONTROLS)}",
+            )
+    return dict(wanted)

@@ -123,8 +123,18 @@ class MigrationManager:
         running = [node for node, state in states.items() if state == "running"]
         return (running[0] if running else None), states
 
-    def migrate(self, context: LabContext, guest: str, to: str, storage: bool, emit: Emit) -> dict[str, Any]:
+    def migrate(
+        self,
+        context: LabContext,
+        guest: str,
+        to: str,
+        storage: bool,
+        emit: Emit,
+        congestion: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Move a guest; `emit` gets the daemon's events. Gives the daemon's result dict.
+
+        `congestion`: channel kind (rpc, ram, nbd) -> congestion control; the default where it says nothing.
 
         Raises ControlError with code EUSAGE for an unknown guest or host or when the guest is there already,
         else with the migration's reason as code: the guest then runs on where it was.
@@ -140,7 +150,8 @@ class MigrationManager:
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
         try:
-            result = self._run(context, source, {"guest": guest, "to": to, "storage": storage}, emit)
+            wanted = {"guest": guest, "to": to, "storage": storage, "congestion": congestion or {}}
+            result = self._run(context, source, wanted, emit)
         except SocketGoneError:
             now, _ = self.where(context, guest)
             where = f"the guest runs on {now}" if now else f"look for the guest on {source}"

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xiatb.errors import IdentityError, UsageError, WireError, XiatbError
@@ -120,14 +120,17 @@ class MigrationService:
         storage: bool,
         emit: Callable[[dict[str, Any]], None],
         bandwidth: int = 0,
+        congestion: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Move a guest that runs here to host `to`; gives the result once it runs there.
 
-        `bandwidth` caps memory and disk transfer in MiB/s, 0 for no cap.
+        `bandwidth` caps memory and disk transfer in MiB/s, 0 for no cap. `congestion` names the congestion
+        control of this side's channels by kind (rpc, ram, nbd); others have the transport's default.
 
         Raises UsageError for a host that makes no sense and MigrationError when the guest was not moved.
         """
         peer = self._peer(to)
+        controls = dict(congestion or {})
         facts = await self._driver.guest(guest)
         if facts is None:
             state = await self._driver.state(guest)
@@ -143,7 +146,7 @@ class MigrationService:
             job = SourceJob(
                 request,
                 link,
-                lambda: self._carrier.dial(peer),
+                lambda kind: self._carrier.dial(peer, controls.get(kind, "")),
                 self._at,
                 emit,
                 bandwidth,
@@ -154,6 +157,7 @@ class MigrationService:
             self._at.busy.discard(guest)
             self._sources.pop(guest, None)
         result = {**job.result(), "from": self.config.host, "to": to, "note": outcome.reason}
+        result["congestion"] = controls
         if not outcome.ok:
             raise MigrationError(
                 outcome.code, outcome.reason, hint=_HINTS.get(outcome.code, ""), result=result

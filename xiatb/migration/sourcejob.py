@@ -9,7 +9,7 @@ from typing import Any
 
 from xiatb.migration import actions as a
 from xiatb.migration import params
-from xiatb.migration.channels import SourceChannels
+from xiatb.migration.channels import Dial, SourceChannels
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.hosting import remove_disks
@@ -21,7 +21,6 @@ from xiatb.migration.qemustream import QemuStream
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.source import SourceMachine
 from xiatb.migration.station import Station
-from xiatb.migration.wirestream import Opener
 
 POLL_S = 0.1
 Emit = Callable[[dict[str, Any]], None]
@@ -39,7 +38,7 @@ class SourceJob(JobShell):
         self,
         request: Request,
         link: ControlLink,
-        dial: Opener,
+        dial: Dial,
         station: Station,
         emit: Emit,
         bandwidth: int = 0,

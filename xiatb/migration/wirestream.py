@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from xiatb.node.xstream import XReader, XWriter
@@ -42,9 +41,6 @@ class Wire(Protocol):
 
     async def close(self) -> None:
         """Deliver what is left, then end."""
-
-
-Opener = Callable[[], Awaitable[Wire]]
 
 
 class AsyncioWire:
