@@ -140,9 +140,11 @@ def test_a_pulled_cable_is_the_middles_carrier(context: Context, monkeypatch: py
 
     monkeypatch.setattr(netlink, "routes", routes)
     monkeypatch.setattr(netlink, "index_of", lambda socket_, name: name)
+    monkeypatch.setattr(netlink, "tell_carrier", lambda netns, name: acts.append(("tell", netns.name, name)))
     operations = LinkOperations(context)
     assert operations.switch("a", "b", up=False)["state"] == "down"
-    assert acts == [("set", "l0a", "down"), ("set", "l0b", "down")]
+    told = [("tell", "xiatb-x-a", "eth0"), ("tell", "xiatb-x-b", "eth0")]
+    assert acts == [("set", "l0a", "down"), ("set", "l0b", "down"), *told]
     assert operations.switch("b", "a", up=True)["state"] == "up"
 
 

@@ -85,12 +85,15 @@ class Links:
         with self._lock:
             state = self.context.state.links[link.name]
             ends = [(self._netns(end.node), end.port) for end in (link.a, link.b)]
+            switched = ends
             if state.middle:
-                ends = [(self._middles, port) for port in wire.middle_ports(link.index)]
-            for netns, port in ends:
+                switched = [(self._middles, port) for port in wire.middle_ports(link.index)]
+            for netns, port in switched:
                 with netlink.routes(netns) as socket_:
                     index = netlink.index_of(socket_, port)
                     socket_.link("set", index=index, state="up" if up else "down")
+            for netns, port in ends:
+                netlink.tell_carrier(netns, port)
             state.up = up
             self.context.save()
             return state

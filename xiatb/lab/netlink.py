@@ -26,6 +26,7 @@ from xiatb.lab.namespaces import inside
 _SIOCETHTOOL = 0x8946
 # linux/ethtool.h: ETHTOOL_SRXCSUM, STXCSUM, SSG, STSO, SGSO, SGRO
 _OFFLOADS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)
+_GLINK = 0x0A
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
@@ -106,6 +107,21 @@ def offloads_off(name: str) -> None:
             request = struct.pack("@16sP", name.encode(), value.buffer_info()[0]).ljust(40, b"\0")
             with contextlib.suppress(OSError):
                 fcntl.ioctl(sock, _SIOCETHTOOL, request)
+
+
+def tell_carrier(netns: Path, name: str) -> None:
+    """Have the kernel tell at once that an interface got or lost its carrier, and not when it likes to.
+
+    It holds such news back for up to a second (net/core/link_watch.c), only not of virtual interfaces, which
+    it knows by a number that is not their peer's; but the ends of a veth pair between two namespaces may have
+    the same number. ETHTOOL_GLINK makes it tell what is due."""
+    request = array.array("B", struct.pack("=II", _GLINK, 0))
+    with inside(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        asked = struct.pack("@16sP", name.encode(), request.buffer_info()[0]).ljust(40, b"\0")
+        try:
+            fcntl.ioctl(sock, _SIOCETHTOOL, asked)
+        except OSError as error:
+            raise LinkError(f"{netns.name}: carrier of {name}: {error.strerror}") from error
 
 
 def counters(netns: Path) -> dict[str, dict[str, Any]]:
