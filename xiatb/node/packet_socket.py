@@ -1,8 +1,9 @@
 """One AF_PACKET socket: whole Ethernet frames of one ethertype on one interface.
 
 Rules measured in reference/dataplane.md section 4: PACKET_IGNORE_OUTGOING, forced buffers, drain up
-to 64 frames a wake-up, and ENOBUFS of a send means that the egress qdisc dropped the frame. A socket
-outlives its interface going down and up again: the kernel then reports ENETDOWN once.
+to 64 frames a wake-up (by one system call where batch.c is compiled), and ENOBUFS of a send means that
+the egress qdisc dropped the frame. A socket outlives its interface going down and up again: the kernel
+then reports ENETDOWN once.
 
 Sockets are bound to a single ethertype, not to ETH_P_ALL: the kernel hands those only frames that no
 tc-bpf program on the ingress took, so a fast path below needs no change here.
@@ -17,11 +18,11 @@ import struct
 from collections.abc import Callable, Sequence
 
 from xiatb.errors import XiatbError
+from xiatb.fastpath import batch, trains
 from xiatb.node import sid_filter
 
-DRAIN_BUDGET = 64
+DRAIN_BUDGET = batch.BURST
 """Frames taken from one socket per wake-up of the event loop."""
-MAX_FRAME = 65535 + 14
 NODE_BUFFER = 4 << 20
 """Receive buffer of the node process, bytes of kernel memory (about twice the frame bytes)."""
 
@@ -30,8 +31,7 @@ _PACKET_STATISTICS = 6
 _PACKET_IGNORE_OUTGOING = 23
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
-_buffer = bytearray(MAX_FRAME + 64)
-_view = memoryview(_buffer)
+Buffer = bytes | bytearray | memoryview
 
 
 class DeviceError(XiatbError):
@@ -47,9 +47,12 @@ def _set_buffer(sock: socket.socket, forced: int, plain: int, size: int) -> None
 
 
 class PacketSocket:
-    """A non-blocking packet socket. Counters: rx, tx, tx_dropped, rx_down (times the link went down)."""
+    """A non-blocking packet socket. Counters: rx, tx, tx_dropped, rx_down (times the link went down).
 
-    __slots__ = ("_poll", "_socket", "ifname", "rx", "rx_down", "tx", "tx_dropped")
+    To be used in the thread that made it: sockets of a thread receive into the same memory.
+    """
+
+    __slots__ = ("_batch", "_poll", "_socket", "ifname", "rx", "rx_down", "tx", "tx_dropped")
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class PacketSocket:
         """Opens and binds. Raises DeviceError when the interface is missing or rights are."""
         self.ifname = ifname
         self.rx = self.tx = self.tx_dropped = self.rx_down = 0
+        self._batch = batch.shared()
         try:
             # Protocol 0 until bind: no frame of another interface may slip in before the filter is on.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
@@ -92,32 +96,54 @@ class PacketSocket:
         sid_filter.attach(self._socket, program)
 
     def drain(self, receive: Callable[[memoryview], None], budget: int = DRAIN_BUDGET) -> int:
-        """Calls `receive(frame)` for up to `budget` waiting frames; returns how many there were.
+        """Calls `receive(frame)` for up to `budget` waiting frames (64 at most); returns how many there were.
 
-        `frame` is a view of one shared buffer that the next frame overwrites: copy what must last.
+        `frame` is a view that the next call of this kind overwrites: copy what must last.
         """
-        receive_into = self._socket.recv_into
-        count = 0
-        while count < budget:
-            try:
-                size = receive_into(_buffer)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENETDOWN:
-                    raise
-                self.rx_down += 1
-                break
-            count += 1
-            receive(_view[:size])
-        self.rx += count
-        return count
+        try:
+            frames = self._batch.frames(self._socket, budget)
+        except OSError as error:
+            self._receive_failed(error)
+            return 0
+        self.rx += len(frames)
+        for frame in frames:
+            receive(frame)
+        return len(frames)
+
+    def receive_burst(self, budget: int = DRAIN_BUDGET) -> list[bytearray]:
+        """Up to `budget` waiting frames (64 at most), copies that the caller may keep. Raises OSError."""
+        try:
+            frames = list(map(bytearray, self._batch.frames(self._socket, budget)))
+        except OSError as error:
+            self._receive_failed(error)
+            return []
+        self.rx += len(frames)
+        return frames
+
+    def receive_trains(self, budget: int = DRAIN_BUDGET) -> list[trains.Train]:
+        """Up to `budget` waiting frames (64 at most) without Ethernet headers, neighbouring stream segments
+        joined, as `xiatb.fastpath.trains` tells.
+
+        The next call of this kind overwrites them. Raises OSError.
+        """
+        try:
+            got = self._batch.trains(self._socket, budget)
+        except OSError as error:
+            self._receive_failed(error)
+            return []
+        self.rx += self._batch.received
+        return got
+
+    def _receive_failed(self, error: OSError) -> None:
+        if error.errno != errno.ENETDOWN:
+            raise error
+        self.rx_down += 1
 
     def wait(self, seconds: float) -> bool:
         """Blocks until a frame waits, `seconds` at most; whether one does."""
         return bool(self._poll.poll(seconds * 1000))
 
-    def send(self, frame: bytes | bytearray | memoryview) -> bool:
+    def send(self, frame: Buffer) -> bool:
         """Sends one whole Ethernet frame; False when it was dropped (queue full, link down, too long)."""
         try:
             self._socket.send(frame)
@@ -126,7 +152,7 @@ class PacketSocket:
         self.tx += 1
         return True
 
-    def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+    def send_parts(self, parts: Sequence[Buffer]) -> bool:
         """Sends one frame given in pieces, without joining them in Python; False when it was dropped."""
         try:
             self._socket.sendmsg(parts)
@@ -136,10 +162,27 @@ class PacketSocket:
         return True
 
     def _send_failed(self, error: OSError) -> bool:
-        if error.errno not in _SEND_DROPS:
+        if not batch.is_drop(error):
             raise error
         self.tx_dropped += 1
         return False
+
+    def send_burst(self, frames: Sequence[Buffer]) -> list[int]:
+        """Sends whole Ethernet frames, in order; the numbers (from 0) of those that were dropped."""
+        refused = self._batch.send(self._socket, frames)
+        self.tx += len(frames) - len(refused)
+        self.tx_dropped += len(refused)
+        return refused
+
+    def send_train(self, ethernet: bytes, header: bytes, payload: Buffer, mss: int) -> list[int]:
+        """Sends `payload` as stream segments of `mss` bytes; the numbers of those that were dropped.
+
+        ethernet: what stands before each, 14 bytes; header: XIP and XSTREAM header of the first segment.
+        """
+        refused = self._batch.send_train(self._socket, ethernet, header, payload, mss)
+        self.tx += trains.count(payload, mss) - len(refused)
+        self.tx_dropped += len(refused)
+        return refused
 
     def kernel_drops(self) -> int:
         """Frames the kernel dropped because the receive buffer was full, since the last call."""
@@ -149,16 +192,3 @@ class PacketSocket:
     def close(self) -> None:
         """Closes the socket; may be called twice."""
         self._socket.close()
-
-
-_SEND_DROPS = frozenset(
-    (
-        errno.ENOBUFS,
-        errno.EAGAIN,
-        errno.ENETDOWN,
-        errno.ENXIO,
-        errno.ENODEV,
-        errno.EMSGSIZE,
-        errno.ENETUNREACH,
-    )
-)
