@@ -7,19 +7,18 @@ so that an interruption at any point leaves what `teardown` can find.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
 from xiatb.errors import XiatbError
 from xiatb.lab import namespaces, netlink, priority, private, wire
-from xiatb.lab.context import Context
+from xiatb.lab.context import Context, node_environment
+from xiatb.lab.forkserver import ForkServer
 from xiatb.lab.keys import write_keys
 from xiatb.lab.links import Links, needs_middles
 from xiatb.lab.mininet_net import LabNet
 from xiatb.lab.paths import NETNS_ROOT, netns_name
 from xiatb.lab.plan import NodePlan
-from xiatb.lab.priority import prioritised
 from xiatb.lab.process import netns_inode
 from xiatb.lab.readiness import ReadyPipe
 from xiatb.lab.state import NodeState
@@ -81,8 +80,10 @@ class Builder:
     def processes(self) -> None:
         """Start all node processes at once, then wait for each to be ready."""
         pipes = {}
+        server = ForkServer(self.context)
         for node in self.plan.nodes:
-            pipes[node.name] = self._start_node(node)
+            pipes[node.name] = self._start_node(node, server)
+        self.context.save()
         deadline = time.monotonic() + NODE_READY + len(pipes)
         try:
             for name, pipe in pipes.items():
@@ -129,22 +130,18 @@ class Builder:
             data_plane=node.data_plane,
         )
 
-    def _start_node(self, node: NodePlan) -> ReadyPipe:
+    def _start_node(self, node: NodePlan, server: ForkServer) -> ReadyPipe:
         pipe = ReadyPipe()
-        config = self.paths.node(node.name) / "node.json"
-        self.context.start(
-            self.context.in_node(
-                node.name,
-                prioritised([sys.executable, "-m", "xiatb.node", str(config)], priority.NETWORK),
-            ),
-            what=f"node {node.name}",
+        server.fork(
+            node.name,
+            self.paths.node(node.name) / "node.json",
             log=self.paths.node_log(node.name),
-            env=self.context.environment(node.name, pipe.environment()),
-            pass_fds=[pipe.writer],
+            env=node_environment(self.paths, self.context.state, node.name),
+            niceness=priority.NETWORK,
+            ready=pipe.writer,
         )
         pipe.close_writer()
         self.context.state.nodes[node.name].process = self.context.state.processes.pop(f"node {node.name}")
-        self.context.save()
         return pipe
 
 

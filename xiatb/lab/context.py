@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from xiatb.errors import LabStateError, XiatbError
 from xiatb.lab import process
@@ -22,6 +22,27 @@ from xiatb.lab.runner import Runner
 from xiatb.lab.state import LabState
 
 _logger = logging.getLogger("xiatb.lab")
+
+
+class Child(Protocol):
+    """What the lab wants of a process of its own: a part of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit code, negative the number of the signal that ended it; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, waiting for its end. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal; fine when it has ended."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
 
 
 class Context:
@@ -41,8 +62,8 @@ class Context:
         self.owner = journal
         self.runner = runner
         self.state = state
-        self.children: dict[str, subprocess.Popen[bytes]] = {}
-        """what -> process started by `spawn`"""
+        self.children: dict[str, Child] = {}
+        """what -> process started by `spawn` or by the fork server"""
         self._report = report
         self._lock = threading.RLock()
 
@@ -109,12 +130,15 @@ class Context:
                 start_new_session=True,
                 cwd="/",
             )
-        found = process.identify_child(child.pid)
+        self.adopt(child, process.identify_child(child.pid), what=what)
+        return child
+
+    def adopt(self, child: Child, found: ProcessId, *, what: str) -> None:
+        """Journal a process of the lab that was just started, and watch it."""
         self.owner.process(found.pid, found.start, what=what)
         with self._lock:
             self.children[what] = child
             self.state.processes[what] = found
-        return child
 
     def ask_node(self, node: str, op: str, *, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
         """One request to a node process. Raises ControlError, DeadlineError, SocketGoneError."""

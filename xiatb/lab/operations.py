@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from xiatb.errors import XiatbError
 from xiatb.lab.builder import write_names
 from xiatb.lab.capture import Capture
-from xiatb.lab.context import Context
+from xiatb.lab.context import Child, Context
 from xiatb.lab.extensions import GuestManager, Migrator, NodeService
 from xiatb.lab.linkops import LinkOperations
 from xiatb.lab.status import lab_status
@@ -250,7 +250,7 @@ class LabOperations:
                 return cast(Migrator, service)
         raise ControlError("ENOSYS", f"{self._context.plan.lab} has no guests to migrate")
 
-    def _child(self, request: Json) -> subprocess.Popen[bytes]:
+    def _child(self, request: Json) -> Child:
         what = field(request, "what", str)
         child = self._context.children.get(what)
         if child is None:

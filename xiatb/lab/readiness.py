@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xiatb.errors import DeadlineError, XiatbError
-from xiatb.lab.context import last_words
+from xiatb.lab.context import Child, last_words
 
 READY_FD = "XIATB_READY_FD"
 
@@ -44,7 +44,7 @@ class ReadyPipe:
             os.close(reader)
 
     def wait(
-        self, child: subprocess.Popen[bytes], what: str, log: Path, deadline: float
+        self, child: Child, what: str, log: Path, deadline: float
     ) -> dict[str, object]:
         """The child's ready message. Raises XiatbError when it ends first, DeadlineError at the `deadline`
         (monotonic seconds); both quote its log."""
@@ -79,7 +79,7 @@ def ready_pipe() -> Iterator[ReadyPipe]:
         pipe.close()
 
 
-def _code(child: subprocess.Popen[bytes]) -> str:
+def _code(child: Child) -> str:
     try:
         number = child.wait(2.0)
     except subprocess.TimeoutExpired:

@@ -59,12 +59,17 @@ async def _run(config: NodeConfig) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the node of the given configuration file until it is told to end; returns the exit code."""
+    """Runs the node of the configuration file that `argv` names; returns the exit code."""
     if len(argv) != 2:
         sys.stderr.write("usage: python -m xiatb.node NODE.json\n")
         return 2
+    return run_file(Path(argv[1]))
+
+
+def run_file(path: Path) -> int:
+    """Runs the node of a configuration file until it is told to end; returns the exit code."""
     try:
-        config = load_config(Path(argv[1]))
+        config = load_config(path)
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _start_log(config)
         asyncio.run(_run(config))
