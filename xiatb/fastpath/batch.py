@@ -186,6 +186,11 @@ class HelperBatch:
 
     kind = "c"
 
+    @classmethod
+    def load(cls, path: Path) -> HelperBatch:
+        """With the compiled batch.c at `path`. Raises OSError."""
+        return cls(_Library(path))
+
     def __init__(self, library: _Library) -> None:
         self.received = 0
         self._library = library
@@ -226,7 +231,7 @@ class HelperBatch:
     def _views(self, made: int) -> list[Train]:
         slab, table = self._slab, iter(self._table[: 5 * made])
         return [
-            (slab[at : at + header], slab[payload_at : payload_at + payload] if payload else b"", segments)
+            (slab[at : at + header], bytes(slab[payload_at : payload_at + payload]), segments)
             for at, header, payload_at, payload, segments in zip(*[table] * 5, strict=True)
         ]
 

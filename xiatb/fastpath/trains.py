@@ -15,7 +15,7 @@ from xiatb.wire import xip
 from xiatb.wire.xstream import ACK, OPT_TIMESTAMP, PUSH
 
 Buffer = bytes | bytearray | memoryview
-Train = tuple[memoryview, Buffer, int]
+Train = tuple[memoryview, bytes, int]
 """(XIP and XSTREAM header, payload, segments). A lone packet is (whole packet, b"", 1). `plen` and sequence
 are those of the first segment; acknowledgement, window and timestamp those of the last; PSH is set if any
 had it. Every segment but the last has the first one's size."""

@@ -95,37 +95,33 @@ class PacketSocket:
         """Replaces the classic BPF filter. Raises sid_filter.FilterError."""
         sid_filter.attach(self._socket, program)
 
-    def drain(self, receive: Callable[[memoryview], None], budget: int = DRAIN_BUDGET) -> int:
-        """Calls `receive(frame)` for up to `budget` waiting frames (64 at most); returns how many there were.
+    def receive_frames(self, budget: int = DRAIN_BUDGET) -> list[memoryview]:
+        """Up to `budget` waiting frames, 64 at most. Raises OSError.
 
-        `frame` is a view that the next call of this kind overwrites: copy what must last.
+        They are views of memory that the next call of this kind overwrites: copy what must last.
         """
         try:
             frames = self._batch.frames(self._socket, budget)
-        except OSError as error:
-            self._receive_failed(error)
-            return 0
-        self.rx += len(frames)
-        for frame in frames:
-            receive(frame)
-        return len(frames)
-
-    def receive_burst(self, budget: int = DRAIN_BUDGET) -> list[bytearray]:
-        """Up to `budget` waiting frames (64 at most), copies that the caller may keep. Raises OSError."""
-        try:
-            frames = list(map(bytearray, self._batch.frames(self._socket, budget)))
         except OSError as error:
             self._receive_failed(error)
             return []
         self.rx += len(frames)
         return frames
 
-    def receive_trains(self, budget: int = DRAIN_BUDGET) -> list[trains.Train]:
-        """Up to `budget` waiting frames (64 at most) without Ethernet headers, neighbouring stream segments
-        joined, as `xiatb.fastpath.trains` tells.
+    def drain(self, receive: Callable[[memoryview], None], budget: int = DRAIN_BUDGET) -> int:
+        """Calls `receive(frame)` for each of `receive_frames`; returns how many there were."""
+        frames = self.receive_frames(budget)
+        for frame in frames:
+            receive(frame)
+        return len(frames)
 
-        The next call of this kind overwrites them. Raises OSError.
-        """
+    def receive_burst(self, budget: int = DRAIN_BUDGET) -> list[bytearray]:
+        """As `receive_frames`, but copies that the caller may keep."""
+        return list(map(bytearray, self.receive_frames(budget)))
+
+    def receive_trains(self, budget: int = DRAIN_BUDGET) -> list[trains.Train]:
+        """As `receive_frames`, but without Ethernet headers, and neighbouring segments of a stream joined as
+        `xiatb.fastpath.trains` tells."""
         try:
             got = self._batch.trains(self._socket, budget)
         except OSError as error:
