@@ -68,6 +68,17 @@ def test_what_cannot_be_is_refused_with_its_range(name: str, value: object, word
     assert "rate (8kbit to 100gbit, or none)" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize(
+    "value",
+    ["-1", "-1%", "-1ms", "-1kbit", "-3kB", "1e300", "9" * 400, "9" * 400 + "%", "nan%", "inf", "", "%", "½%"]
+    + ["\0", None, [], {}, b"1", -1, float("nan"), float("inf"), 10**30],
+)
+def test_nothing_absurd_gets_through(name: str, value: object) -> None:
+    with pytest.raises(LinkParameterError, match=f"^{name}: "):
+        parse({name: value})
+
+
 def test_every_bad_one_is_named_in_one_go() -> None:
     with pytest.raises(LinkParameterError) as caught:
         parse({"loss": "150%", "delay": "-1ms", "nope": 1})

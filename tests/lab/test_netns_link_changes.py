@@ -152,6 +152,38 @@ def test_bursts_duplicates_and_reordering_happen(lab: TestLab) -> None:
         assert sorted(lengths) == [60 + number for number in range(200)] != lengths
 
 
+def test_links_that_only_lose_frames_need_no_process(lab: TestLab) -> None:
+    link = change(lab, loss="25%", burst="2", source="h1")
+    if link["backend"] == "netem":
+        pytest.skip("this kernel has netem")
+    assert link["backend"] == "tc-bpf"
+    assert f"delay line {NAME}" not in read_state(lab.paths).processes
+    with port(lab, "h1") as source, roomy(lab, "r1") as sink:
+        for _ in range(1000):
+            source.send(frame(70))
+        link = change(lab, loss="100%", source="r1")  # in place: what it has counted stays
+        taken, lost = (link["forward"]["counters"][name] for name in ("taken", "lost"))
+        assert taken >= 1000 and 150 < lost < 350
+        got = [one for one in caught(sink) if len(one) == 70]
+        assert 1000 - lost <= len(got) <= 1000 - lost + 5  # the lab's own frames are lost and counted, too
+        sink.send(frame(70))
+        assert not any(len(one) == 70 for one in caught(source))
+    shown = lab.cli("link", "show", "-l", lab.name, "h1", "r1").stdout
+    assert "tc-bpf" in shown and "loss 100%" in shown
+
+
+def test_losses_and_delays_take_over_from_each_other(lab: TestLab) -> None:
+    """Nothing on the way is lost when the program gives way to the delay line, and back."""
+    with port(lab, "h1") as source, roomy(lab, "r1") as sink:
+        sent = 0
+        for values in ({"loss": "0.0001%"}, {"delay": "20ms"}, {"delay": "0ms"}, {"loss": "0%"}):
+            for _ in range(50):
+                source.send(frame(80 + sent))
+                sent += 1
+            change(lab, **values)
+        assert sorted(len(one) for one in caught(sink) if len(one) >= 80) == list(range(80, 80 + sent))
+
+
 def test_a_rate_comes_and_goes(lab: TestLab) -> None:
     with port(lab, "h1") as source, roomy(lab, "r1") as sink:
         for rate, low, high in (("8mbit", 0.19, 0.5), (None, 0.0, 0.1)):

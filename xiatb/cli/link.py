@@ -114,5 +114,5 @@ def _print(links: list[dict[str, Any]], output: str) -> None:
 def _counts(way: dict[str, Any]) -> list[object]:
     told = way["counters"] or {}
     names = ("taken", "lost", "duplicated", "reordered", "overflowed")
-    latest = f"{told['latest_us'] / 1000:g}ms" if told else None
+    latest = f"{told['latest_us'] / 1000:g}ms" if "latest_us" in told else None
     return [way["from"], way["to"], way["queue_dropped"], *(told.get(name) for name in names), latest]

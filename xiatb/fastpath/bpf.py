@@ -17,7 +17,10 @@ ANY = 0
 """BPF_ANY: an update makes or replaces."""
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE, _TEST_RUN = 1, 2, 3, 10
+_CREATE, _LOOKUP, _UPDATE, _DELETE, _PROG_LOAD, _TEST_RUN = 0, 1, 2, 3, 5, 10
+_MAP_BY_ID, _INFO = 14, 15
+_ARRAY, _SCHED_CLS = 2, 3
+_NEW_PROGRAM = struct.Struct("=IIQQIIQII16s")
 _MAP = struct.Struct("=I4xQQQ")
 _RUN = struct.Struct("=IIIIQQIIIIQQIII4x")
 _CONTEXT_LEN = 48
@@ -73,6 +76,33 @@ class Map:
         """Takes an entry out. Raises OSError (ENOENT)."""
         self._key.raw = key
         _call(_DELETE, self._key_only, _MAP.size)
+
+
+def new_array(value_size: int, entries: int) -> int:
+    """Descriptor of a new array map (keys are u32). Raises OSError."""
+    return _call(_CREATE, struct.pack("=IIIII", _ARRAY, 4, value_size, entries, 0), 20)
+
+
+def map_id(descriptor: int) -> int:
+    """The number by which `map_by_id` finds a map for as long as a program uses it. Raises OSError."""
+    info = ctypes.create_string_buffer(8)  # struct bpf_map_info begins with type and id
+    _call(_INFO, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)), 16)
+    return int(struct.unpack_from("=I", info, 4)[0])
+
+
+def map_by_id(number: int) -> int:
+    """A descriptor of the map with this number. Raises OSError (ENOENT: there is none any more)."""
+    return _call(_MAP_BY_ID, struct.pack("=III", number, 0, 0), 12)
+
+
+def load_classifier(code: bytes, licence: bytes, name: bytes) -> int:
+    """Descriptor of a loaded tc classifier; `code` is eBPF, `name` at most 15 bytes. Raises OSError."""
+    text, terms = ctypes.create_string_buffer(code), ctypes.create_string_buffer(licence)
+    attributes = _NEW_PROGRAM.pack(
+        *(_SCHED_CLS, len(code) // 8, ctypes.addressof(text), ctypes.addressof(terms)),
+        *(0, 0, 0, 0, 0, name),
+    )
+    return _call(_PROG_LOAD, attributes, _NEW_PROGRAM.size)
 
 
 def test_run(program: int, frame: bytes, ingress: int, repeat: int = 1) -> Run:

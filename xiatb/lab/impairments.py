@@ -1,8 +1,9 @@
 """How rate, delay, loss and the like are put on a link: which means this host has, and its commands.
 
 Rate is a token bucket (TBF) at the sending node's egress. The rest comes after it, in the link's middle:
-netem where the kernel has netem, else a delay-line process (`delayline`). Never silently none: what cannot be
-done is a HostNotAbleError, and the backend chosen is recorded in the state file and every manifest.
+netem where the kernel has netem, else an eBPF program where frames are only lost (`lossprogram`), else a
+delay-line process (`delayline`). Never silently none: what cannot be done is a HostNotAbleError, and the
+backend chosen is recorded in the state file and every manifest.
 
 Every command is a `replace`, which changes what is there in place: frames that wait are kept.
 """
@@ -15,7 +16,7 @@ from xiatb.errors import HostNotAbleError
 from xiatb.lab.plan import Impairment
 from xiatb.lab.runner import Runner
 
-NETEM, DELAY_LINE, NONE = "netem", "delay-line", "none"
+NETEM, LOSS, DELAY_LINE, NONE = "netem", "tc-bpf", "delay-line", "none"
 _FRAME = 14
 _AVERAGE_FRAME = 500
 """assumed when a byte budget must be given to netem as a number of packets"""

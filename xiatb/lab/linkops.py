@@ -61,14 +61,13 @@ class LinkOperations:
         return [self.show(link) for link in plan.links if _is_at(link, a)]
 
     def show(self, link: LinkPlan) -> Json:
-        """See `shown_link`; with the counters of its shapers and its delay line, when it has them."""
+        """See `shown_link`; with the counters of its shapers and its delay line or loss program, if any."""
         counters: Json = {}
         drops: Json = {}
         with contextlib.suppress(XiatbError):
             drops = self._links.queue_drops(link)
-        if self._links.lines.runs(link):
-            with contextlib.suppress(XiatbError):
-                counters = self._links.lines.counters(link)
+        with contextlib.suppress(XiatbError):
+            counters = self._links.counters(link)
         shown = shown_link(link, self._context.state, counters)
         for way, count in drops.items():
             shown[way]["queue_dropped"] = count
@@ -126,7 +125,8 @@ def shown_link(link: LinkPlan, state: LabState, counters: Json | None = None) ->
     """{"name", "a", "b", "mtu", "state": up|down|dead, "backend", "impairable", "forward": way, "backward":
     way}; a way is {"from", "to", "set": texts by parameter, "rate" (bit/s or None), "delay_ns", "jitter_ns",
     "loss_ppm", "burst", "gemodel_ppm", "mean_loss", "duplicate_ppm", "reorder_ppm", "queue_bytes",
-    "queue_dropped": frames or None where it was not asked for, "counters": of the delay line or None}."""
+    "queue_dropped": frames or None where it was not asked for, "counters": of the delay line or loss
+    program, at least "taken" and "lost", or None}."""
     now = state.links.get(link.name)
     if now is None:
         return {"name": link.name, "mtu": link.mtu, "state": "not made", "backend": "none"}

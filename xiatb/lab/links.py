@@ -12,11 +12,14 @@ import dataclasses
 import threading
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from xiatb.errors import HostNotAbleError, XiatbError
 from xiatb.lab import impairments, netlink, wire
 from xiatb.lab.context import Context
 from xiatb.lab.lines import Lines
+from xiatb.lab.losses import Losses
+from xiatb.lab.lossprogram import loses_only
 from xiatb.lab.mininet_net import LabNet
 from xiatb.lab.paths import NETNS_ROOT, netns_name
 from xiatb.lab.plan import Impairment, LinkPlan, Plan
@@ -29,6 +32,7 @@ class Links:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.lines = Lines(context)
+        self.losses = Losses(context, self._middles)
         self._lock = threading.Lock()
 
     @cached_property
@@ -55,9 +59,7 @@ class Links:
                 net.add_link(link.a.node, link.a.port, link.b.node, link.b.port)
             state.links[link.name] = LinkState(Impairment(), Impairment(), impairments.NONE, middle)
         self._open_middles([link for link in plan.links if has_middle(link)])
-        impaired = [link for link in plan.links if link.needs_delay_line]
-        if impaired and not self._netem:
-            self.lines.start_all(impaired)
+        self.lines.start_all([link for link in plan.links if self._backend(link) == impairments.DELAY_LINE])
         for link in plan.links:
             self._apply(link, link.forward, link.backward)
 
@@ -98,6 +100,12 @@ class Links:
             self.context.save()
             return state
 
+    def counters(self, link: LinkPlan) -> dict[str, Any]:
+        """What the link's delay line or loss program has counted, by direction; {} where neither works."""
+        if self.context.state.links[link.name].backend == impairments.LOSS:
+            return self.losses.counters(link)
+        return self.lines.counters(link) if self.lines.runs(link) else {}
+
     def queue_drops(self, link: LinkPlan) -> dict[str, int]:
         """Frames that found the shaper's queue full, by direction, where there is a rate."""
         state, found = self.context.state.links[link.name], {}
@@ -118,9 +126,8 @@ class Links:
                 for port in ports:
                     altname = f"xiatb:{self.context.plan.lab}:{link.name}:{port}"[:127]
                     netlink.set_up_here(socket_, port, mtu=link.mtu, altname=altname)
-                if self._netem or not link.needs_delay_line:
-                    wire.forward(socket_, *ports)
-                    wire.forward(socket_, *reversed(ports))
+                if self._backend(link) != impairments.DELAY_LINE:
+                    wire.join(socket_, *ports)
 
     def _apply(self, link: LinkPlan, forward: Impairment, backward: Impairment) -> None:
         state = self.context.state.links[link.name]
@@ -130,17 +137,28 @@ class Links:
             raise HostNotAbleError(f"{link.name} has no middle: only its rate can be set", hint=hint)
         new = {"forward": forward, "backward": backward}
         self._set_rates(link, state, new)
+        old, state.backend = state.backend, self._backend_for(forward, backward)
         if self._netem and state.middle:
             self._set_netem(link, state, new)
-        elif needed:
-            state.backend = impairments.DELAY_LINE
-            self._set_line(link, forward, backward)
         elif state.backend == impairments.DELAY_LINE:
-            self._drop_line(link, state)
+            self._set_line(link, forward, backward)
+        elif state.middle and {old, state.backend} != {impairments.NONE}:
+            self._set_kernel(link, old, forward, backward)
         state.forward, state.backward = forward, backward
-        used = impairments.NETEM if self._netem else impairments.DELAY_LINE
-        state.backend = used if needed else impairments.NONE
         self._record(link, state)
+
+    def _backend(self, link: LinkPlan) -> str:
+        """What does the plan's impairments of a link on this host."""
+        return self._backend_for(link.forward, link.backward)
+
+    def _backend_for(self, forward: Impairment, backward: Impairment) -> str:
+        needing = [one for one in (forward, backward) if one.needs_delay_line]
+        if not needing:
+            return impairments.NONE
+        if self._netem:
+            return impairments.NETEM
+        in_kernel = wire.can_forward() and all(map(loses_only, needing))
+        return impairments.LOSS if in_kernel else impairments.DELAY_LINE
 
     def _record(self, link: LinkPlan, state: LinkState) -> None:
         """What `status` and the manifests read."""
@@ -183,18 +201,23 @@ class Links:
                 wire.hold(socket_, port)
         self.lines.go(link)
 
-    def _drop_line(self, link: LinkPlan, state: LinkState) -> None:
-        """Nothing is asked for any more: let what is on the way arrive, then the kernel forwards again."""
-        if not wire.can_forward() and self.lines.runs(link):
-            self.lines.set(link, Impairment(), Impairment())
+    def _set_kernel(self, link: LinkPlan, old: str, forward: Impairment, backward: Impairment) -> None:
+        """Nothing is asked for but losses, or nothing any more: what is on the way arrives, then the kernel
+        forwards."""
+        state = self.context.state.links[link.name]
+        line = self.lines.runs(link)
+        if not wire.can_forward():
+            if line:
+                self.lines.set(link, forward, backward)
             return
-        if self.lines.runs(link):
+        if line:
             longest = max(one.delay + one.jitter for one in (state.forward, state.backward)) / 1e9
             self.lines.drain(link, longest + 1)
-        ports = wire.middle_ports(link.index)
-        with netlink.routes(self._middles) as socket_:
-            wire.forward(socket_, *ports)
-            wire.forward(socket_, *reversed(ports))
+        if state.backend == impairments.LOSS:
+            self.losses.set(link, forward, backward, running=old == impairments.LOSS)
+        else:
+            with netlink.routes(self._middles) as socket_:
+                wire.join(socket_, *wire.middle_ports(link.index))
         self.lines.stop(link)
 
     def _netns(self, node: str) -> Path:

@@ -39,7 +39,7 @@ class LinkState:
     forward: Impairment
     backward: Impairment
     backend: str
-    """netem, delay-line or none"""
+    """netem, tc-bpf, delay-line or none"""
     middle: bool
     """whether delay and the like can be set"""
     up: bool = True
@@ -65,7 +65,7 @@ class LabState:
     status: str = STARTING
     nodes: dict[str, NodeState] = field(default_factory=dict)
     backends: dict[str, str] = field(default_factory=dict)
-    """link name -> netem, delay-line or none; "rate" -> tbf"""
+    """link name -> netem, tc-bpf, delay-line or none; "rate" -> tbf"""
     links: dict[str, LinkState] = field(default_factory=dict)
     """by link name"""
     processes: dict[str, ProcessId] = field(default_factory=dict)

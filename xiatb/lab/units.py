@@ -22,6 +22,10 @@ MAX_DELAY = 10 * 10**9
 MIN_RATE, MAX_RATE = 8_000, 100 * 10**9
 
 
+_HUGE = 1e30
+"""out of every range; digits without end are more, and infinite as a float"""
+
+
 def duration(value: object) -> int:
     """ "5ms" -> nanoseconds, 0 to 10 s. A bare 0 is allowed. Raises ValueError with the reason."""
     number = _quantity(value, DURATIONS, "a duration", "10ms", bare_zero=True)
@@ -145,7 +149,7 @@ def _quantity(
         raise ValueError(
             f"{_show(value)} is not {kind} (did you mean {_nearest(match[1], unit, units, example)!r}?)"
         )
-    return round(number * units[unit])
+    return round(min(number * units[unit], _HUGE))
 
 
 def _guess(number: str, units: dict[str, int]) -> str:

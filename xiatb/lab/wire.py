@@ -6,32 +6,32 @@ one end out at the other; the kernel does the forwarding. netem goes on the send
 takes the program's place. Either comes and goes while the lab is up: the nodes' interfaces, sockets and
 captures stay as they are.
 
-The program is loaded with bpf(2) (layout: `union bpf_attr` of <linux/bpf.h>), without clang or libbpf, and
-attached with clsact and cls_bpf, which kernels have had since 4.5.
+Where frames are only to be lost, a longer program does that (`lossprogram`), without netem or a process.
+Programs are loaded with bpf(2), without clang or libbpf, and attached with clsact and cls_bpf, which kernels
+have had since 4.5.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
 import struct
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from xiatb.fastpath.bpf import load_classifier
+from xiatb.fastpath.errors import FastpathError
 from xiatb.lab.netlink import LinkError, index_of
 
 ALL_LINKS = "all.links"
 """The helper node of a lab's middles; the dot keeps it apart from names in a topology."""
 
-_BPF_NUMBERS = {"x86_64": 321, "aarch64": 280}
-_PROG_LOAD, _SCHED_CLS = 5, 3
 _REDIRECT = 23
-_ATTRIBUTES = struct.Struct("=IIQQIIQII16s")
 _INGRESS = 0xFFFFFFF2
+_ETH_P_ALL = 0x0003
 
 
 def middle_ports(index: int) -> tuple[str, str]:
@@ -55,27 +55,52 @@ def can_forward() -> bool:
     """Whether this kernel lets us load the program."""
     try:
         os.close(_load(redirect_program(1)))
-    except OSError:
+    except (OSError, FastpathError):
         return False
     return True
 
 
-def forward(socket_: Any, source: str, target: str) -> None:
+def forward(
+    socket_: Any, source: str, target: str, program: Callable[[int], bytes] = redirect_program
+) -> None:
     """Let the kernel send what comes in at `source` out at `target`; both are where `socket_` (pyroute2)
-    is."""
-    hold(socket_, source)
+    is.
+
+    `program` gives the eBPF code for the target's interface number. It takes the place of what forwarded
+    there before in one go: every frame meets one or the other. Raises LinkError."""
     try:
-        descriptor = _load(redirect_program(index_of(socket_, target)))
+        descriptor = _load(program(index_of(socket_, target)))
     except OSError as error:
         raise LinkError(f"{source}: eBPF program refused: {error.strerror}") from error
     try:
         index = index_of(socket_, source)
-        socket_.tc("add", "clsact", index)
+        _add_clsact(socket_, index)
         socket_.tc(
-            "add-filter", "bpf", index, parent=_INGRESS, fd=descriptor, name="xiatb-link", direct_action=True
+            "replace-filter",
+            *("bpf", index, 1),
+            parent=_INGRESS,
+            prio=1,
+            protocol=_ETH_P_ALL,
+            fd=descriptor,
+            name="xiatb-link",
+            direct_action=True,
         )
     finally:
         os.close(descriptor)
+
+
+def join(socket_: Any, a: str, b: str) -> None:
+    """`forward` both ways, losing nothing."""
+    forward(socket_, a, b)
+    forward(socket_, b, a)
+
+
+def _add_clsact(socket_: Any, index: int) -> None:
+    try:
+        socket_.tc("add", "clsact", index)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
 
 
 def hold(socket_: Any, source: str) -> None:
@@ -88,19 +113,4 @@ def hold(socket_: Any, source: str) -> None:
 
 
 def _load(program: bytes) -> int:
-    """Descriptor of a loaded classifier. Raises OSError."""
-    number = _BPF_NUMBERS.get(platform.machine())
-    if number is None:
-        raise OSError(f"bpf(2) has no known number on {platform.machine()}")
-    code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"MIT")
-    attributes = ctypes.create_string_buffer(
-        _ATTRIBUTES.pack(
-            *(_SCHED_CLS, len(program) // 8, ctypes.addressof(code), ctypes.addressof(licence)),
-            *(0, 0, 0, 0, 0, b"xiatb_link"),
-        )
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = int(libc.syscall(number, _PROG_LOAD, attributes, _ATTRIBUTES.size))
-    if descriptor < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return descriptor
+    return load_classifier(program, b"MIT", b"xiatb_link")
