@@ -24,16 +24,20 @@ elementclass XIAPathSelect {
 //   input 0   packets for an XID of this node
 //   input 1   packets that went wrong: no route, hop limit, too big for a port, neighbour silent
 //   output 0  to the port in `out`: packets for applications
-//   output 1  XCMP messages of this node, to be routed
+//   output 1  XCMP messages of this node and packets that its rendezvous service sends on, to be routed
 elementclass XIALocal {
     input -> deliver :: XIADeliver -> output;
-    deliver[1] -> intent :: XIAXIDTypeClassifier(dst SID:1110000000000000000000000000000000001112,
+    deliver[1] -> rendezvous :: XIARendezvous;
+    rendezvous[1] -> [1] output;
+    rendezvous[2] -> [1] xcmp;
+    rendezvous[0] -> intent :: XIAXIDTypeClassifier(dst SID:1110000000000000000000000000000000001112,
                                                  dst FID:ffffffffffffffffffffffffffffffffffffffff, -);
     intent[0] -> routing :: ToHost(routing);
     intent[1] -> routing;
-    intent[2] -> proto :: XIANextHeaderClassifier(XCMP, -);
+    intent[2] -> proto :: XIANextHeaderClassifier(XCMP, XDGRAM, -);
     proto[0] -> xcmp :: XCMP -> [1] output;
-    proto[1] -> nobody :: Discard;
+    proto[1] -> ToHost(service);                    // questions to the name and rendezvous services, answers
+    proto[2] -> nobody :: Discard;
     input[1] -> [1] xcmp;
     xcmp[1]  -> ToHost(xcmp);
 }

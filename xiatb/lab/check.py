@@ -25,6 +25,7 @@ def check(source: Source, data: Any) -> None:
     _check_ads(source, data, nodes)
     linked = _check_links(source, data, nodes)
     _check_guests(source, data, nodes)
+    _check_services_of_lab(source, data, nodes)
     if "links" in data or len(nodes) > 1:
         for name in nodes:
             if name not in linked:
@@ -128,6 +129,16 @@ def _check_link_shapes(source: Source, data: dict[str, Any]) -> None:
             if isinstance(text, str) and split_endpoint(text) is None:
                 place = ("links", index, "endpoints", end)
                 source.add(place, f"{text!r} is not an endpoint", "write NODE or NODE:PORT, such as r1:eth0")
+
+
+def _check_services_of_lab(source: Source, data: dict[str, Any], nodes: dict[str, Any]) -> None:
+    """`name_server` and `rendezvous` name a router or hypervisor."""
+    gateways = [name for name in nodes if _get(nodes, name, "kind") in ("router", "hypervisor")]
+    for key in ("name_server", "rendezvous"):
+        name = data.get(key)
+        if isinstance(name, str) and name not in gateways:
+            hint = did_you_mean(name, gateways) or "it runs on a router or hypervisor"
+            source.add((key,), f"no router named {name!r}", hint)
 
 
 def _check_guests(source: Source, data: dict[str, Any], nodes: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ from xiatb.lab.plan import (
 )
 from xiatb.lab.topology import GuestFile, LinkFile, NodeFile, TopologyFile
 from xiatb.wire.dag import DAG
-from xiatb.wire.xid import XidType
+from xiatb.wire.dagops import served
+from xiatb.wire.xid import SID_NS, SID_RENDEZVOUS, XidType
 
 _QEMU_OUI = bytes.fromhex("525400")
 
@@ -219,4 +220,12 @@ class _Planner:
                 ad, hid = DAG.parse(guest.dag).intent_ad, DAG.parse(guest.dag).intent_hid
                 if ad is not None and hid is not None:
                     names[f"{service.name}.{guest.name}.{self.lab}.xia"] = str(DAG.service(ad, hid, sid))
+        for label, place, sid in (
+            ("ns", self.file.name_server, SID_NS),
+            ("rendezvous", self.file.rendezvous, SID_RENDEZVOUS),
+        ):
+            gateway = place or next((node.name for node in nodes if node.kind == "router"), None)
+            if gateway is not None:
+                there = DAG.parse(self._locator(gateway, gateway))
+                names[f"{label}.{self.lab}.xia"] = str(served(there, sid))
         return dict(sorted(names.items()))

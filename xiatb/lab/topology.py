@@ -152,6 +152,8 @@ class TopologyFile(_Part):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 1
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     data_plane: DataPlane = "auto"
+    name_server: Name | None = None
+    rendezvous: Name | None = None
     defaults: Defaults = Defaults()
     ads: dict[Name, AdFile] = {}
     nodes: Annotated[dict[Name, NodeFile], Field(min_length=1, max_length=250)]

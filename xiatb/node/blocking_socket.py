@@ -18,6 +18,7 @@ from xiatb.errors import XiatbError
 from xiatb.identity.keys import KeyPair
 from xiatb.node import blocking, keystore, stack
 from xiatb.node.bound import BoundEndpoint
+from xiatb.node.registration import NameHold
 from xiatb.node.socket_errors import from_xiatb, socket_error
 from xiatb.node.stack import Stack
 from xiatb.node.xdatagram import XDatagram
@@ -25,12 +26,14 @@ from xiatb.node.xstream import StreamEnd, XReader, XWriter
 from xiatb.transport.config import DatagramConfig
 from xiatb.transport.stream import Stream
 from xiatb.wire.dag import DAG
-from xiatb.wire.xid import XID
+from xiatb.wire.xid import XID, XidType
 
 XSOCK_STREAM, XSOCK_DGRAM, XSOCK_RAW = 1, 2, 3
 MSG_PEEK = 2
 SHUT_RD, SHUT_WR, SHUT_RDWR = 0, 1, 2
 Result = TypeVar("Result")
+_held: dict[str, NameHold] = {}
+"""Names that this process registered with the name server."""
 
 
 async def _stack() -> Stack:
@@ -335,8 +338,29 @@ class XSocket:
 
 
 def register_name(name: str, address: str) -> None:
-    """Gives `name` to an address whose SID a socket of this process has bound. Raises SocketError EACCES."""
-    request(op="register", name=name, dag=str(DAG.parse(address)))
+    """Gives `name` to an address whose SID a socket of this process has bound. Raises SocketError EACCES.
+
+    With a name server in the lab the registration is signed with the SID's key, which must be in the key
+    store, and follows this host when it moves for as long as the process lives; else the hosts file takes
+    the name.
+    """
+    dag = DAG.parse(address)
+    key = keystore.key_of(dag.intent) if dag.intent.type == XidType.SID else None
+
+    async def register() -> None:
+        known = await _stack()
+        held = _held.pop(name, None)
+        if held is not None:
+            held.close()
+        if key is not None and (await known.request("names"))["name_server"] is not None:
+            _held[name] = await NameHold.hold(known, name, key)
+        else:
+            await known.request("register", name=name, dag=str(dag))
+
+    try:
+        blocking.shared().run(register())
+    except XiatbError as error:
+        raise from_xiatb(error) from error
 
 
 def request(op: str, **fields: object) -> dict[str, Any]:

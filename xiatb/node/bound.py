@@ -65,7 +65,7 @@ class BoundEndpoint:
         """Use `open`. Raises DeviceError when the packet socket cannot be opened."""
         self.sid = sid
         self.config = fitted(config, locator.mtu)
-        local = DAG.service(locator.ad, locator.hid, sid)
+        local = locator.service(sid)
         self.endpoint = Endpoint(key, sid, local, self.config, random.SystemRandom(), datagram_config)
         self.users: dict[Stream, StreamUser] = {}
         self.closing: set[StreamUser] = set()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xiatb.errors import WireError
 from xiatb.node.control_protocol import ControlError, Json
 from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import served
 from xiatb.wire.xid import XID
 
 BROADCAST_MAC = b"\xff" * 6
@@ -17,7 +18,8 @@ class NodeLocator(NamedTuple):
 
     dag: `RE AD HID` of the node; router_hid: its gateway (itself for a router); mtu: largest XIP packet
     of the uplink in bytes; attach: "xia0" or "direct"; ifname: interface that applications open;
-    gateway_mac, mac: destination and source address of their frames; epoch: grows with every change.
+    gateway_mac, mac: destination and source address of their frames; epoch: grows with every change;
+    rendezvous: data address of the lab's rendezvous service, None when it has none.
     """
 
     dag: DAG
@@ -30,6 +32,11 @@ class NodeLocator(NamedTuple):
     gateway_mac: bytes
     mac: bytes
     epoch: int
+    rendezvous: DAG | None = None
+
+    def service(self, sid: XID) -> DAG:
+        """The address of a service on this node."""
+        return served(self.dag, sid)
 
     def to_json(self) -> Json:
         """The fields as JSON values."""
@@ -44,6 +51,7 @@ class NodeLocator(NamedTuple):
             "gateway_mac": self.gateway_mac.hex(":"),
             "mac": self.mac.hex(":"),
             "epoch": self.epoch,
+            "rendezvous": None if self.rendezvous is None else str(self.rendezvous),
         }
 
     @classmethod
@@ -63,6 +71,7 @@ class NodeLocator(NamedTuple):
                 gateway_mac=bytes.fromhex(data["gateway_mac"].replace(":", "")),
                 mac=bytes.fromhex(data["mac"].replace(":", "")),
                 epoch=int(data["epoch"]),
+                rendezvous=None if data.get("rendezvous") is None else DAG.parse(data["rendezvous"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError, WireError) as error:
             raise ControlError("EPROTO", f"the node told a locator that is none: {error}") from error

@@ -17,6 +17,11 @@ MAX_NAME = 255
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` may be a name: letters, digits, dots and dashes, at most 255."""
+    return _NAME.fullmatch(text) is not None and len(text) <= MAX_NAME
+
+
 def parse_hosts(text: str) -> dict[str, str]:
     """Names in lower case -> address text; lines without an address are passed over, the last one wins."""
     found: dict[str, str] = {}
@@ -34,6 +39,7 @@ class Names:
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._names: dict[str, str] = {}
+        self._addresses: dict[str, DAG] | None = None
 
     def _refresh(self) -> None:
         if self._path is None:
@@ -44,10 +50,26 @@ class Names:
             if stamp != self._stamp:
                 self._names = parse_hosts(self._path.read_text(encoding="utf-8"))
                 self._stamp = stamp
+                self._addresses = None
         except FileNotFoundError:
-            self._names, self._stamp = {}, None
+            self._names, self._stamp, self._addresses = {}, None, None
         except (OSError, UnicodeDecodeError) as error:
             raise ControlError("EIO", f"{self._path}: {error}") from error
+
+    def addresses(self) -> dict[str, DAG]:
+        """All names with the addresses that can be read; the same object until the file changes.
+
+        Raises ControlError EIO.
+        """
+        self._refresh()
+        if self._addresses is None:
+            self._addresses = {}
+            for name, text in self._names.items():
+                try:
+                    self._addresses[name] = DAG.parse(text)
+                except WireError:
+                    continue
+        return self._addresses
 
     def register(self, name: str, dag: DAG) -> None:
         """Gives `name` to an address, in place of any earlier one; the lab's other nodes see it too.
@@ -55,7 +77,7 @@ class Names:
         Raises ControlError EINVAL for a name with other characters than letters, digits, dots and dashes,
         ENOTSUP without a names file, EIO.
         """
-        if _NAME.fullmatch(name) is None or len(name) > MAX_NAME:
+        if not is_name(name):
             raise ControlError("EINVAL", f"{name[:60]!r} is no name")
         if self._path is None:
             raise ControlError("ENOTSUP", "this lab has no names file")

@@ -61,6 +61,8 @@ class Operations:
             "ping": self.op_ping,
             "resolve": self.op_resolve,
             "register": self.op_register,
+            "name_of": self.op_name_of,
+            "names": self.op_names,
             "routes": self.op_routes,
             "neighbours": self.op_neighbours,
             "handlers": self.op_handlers,
@@ -114,7 +116,7 @@ class Operations:
     async def op_ping(self, session: Session, request: Json) -> Json:
         """XCMP echo; an event for every answer, then the summary."""
         plan = PingPlan(
-            dag=self._node.names.resolve(field(request, "dag", str)),
+            dag=await self._node.services.resolve(field(request, "dag", str)),
             requests=int(number(request, "count", 1, 1, MAX_PINGS)),
             interval=number(request, "interval", 1.0, 0.0, 3600.0),
             timeout=number(request, "timeout", 1.0, 0.001, 3600.0),
@@ -123,12 +125,29 @@ class Operations:
         request_id = request.get("id")
         return await self._node.pinger.run(plan, lambda event: session.send({**event, "id": request_id}))
 
-    def op_resolve(self, session: Session, request: Json) -> Json:
+    async def op_resolve(self, session: Session, request: Json) -> Json:
         """The address of a name."""
-        return {"dag": str(self._node.names.resolve(field(request, "name", str)))}
+        return {"dag": str(await self._node.services.resolve(field(request, "name", str)))}
 
-    def op_register(self, session: Session, request: Json) -> Json:
-        """Names an address; only the connection that has bound its SID, with the proof that takes, may."""
+    async def op_name_of(self, session: Session, request: Json) -> Json:
+        """The name of an address, as the name server knows it."""
+        try:
+            dag = DAG.parse(field(request, "dag", str))
+        except WireError as error:
+            raise ControlError("EINVAL", f"dag: {error.message}") from error
+        return {"name": await self._node.services.name_of(dag)}
+
+    def op_names(self, session: Session, request: Json) -> Json:
+        """Where the name and rendezvous services are, and all that they know when they run here."""
+        return self._node.services.directory()
+
+    async def op_register(self, session: Session, request: Json) -> Json:
+        """Names an address: a signed `record` goes to the name server, which checks it. Without one the name
+        goes into the hosts file, and only of a SID that this connection has bound."""
+        record = _hex(request, "record")
+        if record:
+            await self._node.services.register(record)
+            return {}
         try:
             dag = DAG.parse(field(request, "dag", str))
         except WireError as error:

@@ -32,6 +32,7 @@ from xiatb.node.names import Names
 from xiatb.node.operations import Operations
 from xiatb.node.pinger import Pinger
 from xiatb.node.port import Port
+from xiatb.node.services import Services
 from xiatb.node.tables import Tables
 from xiatb.wire.dag import DAG
 from xiatb.wire.walk import SELF, Entry
@@ -58,6 +59,7 @@ class NodeProcess:
         self.bindings = Bindings(self.hid, self._binding_changed)
         self.context = NodeContext(self.hid.key, self.rng, {port.name: port for port in self.ports}, loop)
         self.pinger = Pinger(self._send_own, self._source, self.rng)
+        self.services = Services(self)
         self.operations = Operations(self)
         self.control = ControlServer(config.control_path, self.operations.table(), self._session_gone)
         self._epoch = 0
@@ -99,6 +101,8 @@ class NodeProcess:
         self.context.serve("xcmp", lambda packet: self.pinger.receive(packet.xip))
         self.context.serve("join", self.cores.receive_join)
         self.context.serve("routing", self.cores.receive_routing)
+        self.services.start()
+        self._closers.append(self.services.close)
         if self.config.ad is not None and self.config.is_gateway:
             mtu = min((port.mtu for port in self.ports if port.role == "link"), default=1500)
             self.located(XID.parse(self.config.ad), self.hid, 0, BROADCAST_MAC, mtu)
@@ -217,6 +221,7 @@ class NodeProcess:
             gateway_mac=gateway_mac if direct else BROADCAST_MAC,
             mac=uplink.mac if direct else self.ports[0].mac,
             epoch=self._epoch,
+            rendezvous=self.services.rendezvous(),
         )
         # Told even when nothing has changed: after a new join peers should hear of us at once, since
         # whatever was sent meanwhile is lost, and a move makes them forget their back-off.
@@ -225,6 +230,7 @@ class NodeProcess:
         self.context.dag = new.dag
         write_log("info", f"located at {new.dag}, MTU {new.mtu}")
         self.control.publish({"event": "locator", **self.locator.to_json()})
+        self.services.located()
 
     def lost(self) -> None:
         """This node has no router any more; sockets keep their addresses until the next one."""
@@ -271,6 +277,7 @@ class NodeProcess:
         self.data_plane.refresh()
         return {
             **self.cores.stats(),
+            "services": self.services.stats(),
             "xcmp_malformed": self.pinger.malformed,
             "strays": dict(self.context.strays),
             "kernel": {port.label: port.counters() for port in self.ports},

@@ -25,13 +25,14 @@ from xiatb.node.blocking_socket import (
 )
 from xiatb.node.socket_errors import from_xiatb, socket_error
 from xiatb.wire.dag import DAG
-from xiatb.wire.xid import XID
+from xiatb.wire.dagops import served
+from xiatb.wire.xid import XID, XidType
 
 __all__ = [
     "AF_XIA", "MSG_PEEK", "SO_ACCEPTCONN", "SO_ERROR", "SO_TYPE", "XOPT_BLOCK", "XSOCK_DGRAM", "XSOCK_RAW",
-    "XSOCK_STREAM", "XSocket", "Xaccept", "Xbind", "Xclose", "Xconnect", "XgetDAGbyName", "Xgetaddrinfo",
-    "Xgetpeername", "Xgetsockname", "Xgetsockopt", "Xlisten", "XmakeNewSID", "XreadLocalHostAddr", "Xrecv",
-    "Xrecvfrom", "XregisterName", "XremoveSID", "Xsend", "Xsendto", "Xsetsockopt", "Xsocket",
+    "XSOCK_STREAM", "XSocket", "Xaccept", "Xbind", "Xclose", "Xconnect", "XgetDAGbyName", "XgetNamebyDAG",
+    "Xgetaddrinfo", "Xgetpeername", "Xgetsockname", "Xgetsockopt", "Xlisten", "XmakeNewSID",
+    "XreadLocalHostAddr", "Xrecv", "Xrecvfrom", "XregisterName", "XremoveSID", "Xsend", "Xsendto", "Xsetsockopt", "Xsocket",
 ]  # fmt: skip
 
 AF_XIA = 40
@@ -178,16 +179,20 @@ def XgetDAGbyName(name: str) -> str:
     return str(request("resolve", name=name)["dag"])
 
 
+def XgetNamebyDAG(dag: str) -> str:
+    """The name of a DAG's final intent, as the lab's name server knows it. ENOENT, EOPNOTSUPP."""
+    return str(request("name_of", dag=dag)["name"])
+
+
 def Xgetaddrinfo(name: str | None, sid: str | None = None) -> str:
     """The DAG of a service: `sid` at the host called `name`, or at this host when that is None."""
     host = DAG.parse(XgetDAGbyName(name)) if name is not None else DAG.parse(_here()["dag"])
     if sid is None:
         return str(host)
-    ad, hid = host.intent_ad, host.intent_hid
-    if ad is None or hid is None:
+    if host.intent_ad is None or host.intent.type != XidType.HID:
         raise socket_error(errno.EADDRNOTAVAIL, f"{host} is not the address of a host")
     try:
-        return str(DAG.service(ad, hid, XID.parse(sid)))
+        return str(served(host, XID.parse(sid)))
     except XiatbError as error:
         raise from_xiatb(error) from error
 

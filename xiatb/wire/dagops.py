@@ -47,6 +47,22 @@ def union(first: DAG, second: DAG) -> DAG:
     return _with_sink(nodes, edges, entry, place[-1] if edges[sink] else sink)
 
 
+def served(host: DAG, sid: XID) -> DAG:
+    """Return the address of service `sid` on the host with locator `host`: the SID first, the locator's own
+    path to the host as fallback (`DAG.service` for `RE AD HID`). Raises WireError past 20 nodes or 4 edges.
+    """
+    sink = len(host.nodes)
+    return DAG((*host.nodes, sid), (*host.edges[:-1], (sink,), ()), (sink, *host.entry))
+
+
+def behind(gateway: XID, host: DAG) -> DAG:
+    """Return the locator `host` with a 4ID fallback: `RE ( IP ) AD HID`, where the packet goes over IP to
+    `gateway` (type IP) when the first node cannot be reached. Raises WireError as the DAG itself does."""
+    edges = tuple(tuple(target + 1 for target in row) for row in host.edges)
+    entry = tuple(target + 1 for target in host.entry)
+    return DAG((gateway, *host.nodes), (entry, *edges), (*entry, 0))
+
+
 def _merge(into: list[int], more: list[int]) -> None:
     """Append the targets that are not there yet, in order."""
     for target in more:

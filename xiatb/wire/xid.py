@@ -156,3 +156,8 @@ BROADCAST_FID = XID(XidType.FID, b"\xff" * ID_LEN)
 SID_DHCP = _well_known(1)
 SID_XROUTE = _well_known(2)
 SID_NS = _well_known(3)
+SID_RENDEZVOUS_CONTROL = _well_known(5)
+"""Where hosts tell a rendezvous service where they are; ours, as is the next (xia-core's come from a
+file)."""
+SID_RENDEZVOUS = _well_known(6)
+"""Packets that arrive here are sent on to where the HID behind it in their DAG is now."""

@@ -10,8 +10,8 @@ from xiatb.click.packet import Packet
 
 
 class ToHost(Element):
-    """Gives packets to the node on CHANNEL: `xcmp` (echo replies and errors), `routing`, `join` (whole
-    frames).
+    """Gives packets to the node on CHANNEL: `xcmp` (echo replies and errors), `routing`, `service`
+    (datagrams for the node itself), `join` (whole frames).
     """
 
     __slots__ = ("channel", "count")
