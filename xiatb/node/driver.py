@@ -196,7 +196,7 @@ class EndpointDriver:
         if locator.mtu != old.mtu:
             self.endpoint.set_mtu(locator.mtu)
         if locator.epoch != old.epoch:
-            self.endpoint.move(locator.dag.service(locator.ad, locator.hid, self.sid), now)
+            self.endpoint.move(locator.service(self.sid), now)
         self.pump()
 
     def _lost(self, error: XiatbError) -> None:

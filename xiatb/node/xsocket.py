@@ -29,10 +29,11 @@ from xiatb.wire.dagops import served
 from xiatb.wire.xid import XID, XidType
 
 __all__ = [
-    "AF_XIA", "MSG_PEEK", "SO_ACCEPTCONN", "SO_ERROR", "SO_TYPE", "XOPT_BLOCK", "XSOCK_DGRAM", "XSOCK_RAW",
-    "XSOCK_STREAM", "XSocket", "Xaccept", "Xbind", "Xclose", "Xconnect", "XgetDAGbyName", "XgetNamebyDAG",
-    "Xgetaddrinfo", "Xgetpeername", "Xgetsockname", "Xgetsockopt", "Xlisten", "XmakeNewSID",
-    "XreadLocalHostAddr", "Xrecv", "Xrecvfrom", "XregisterName", "XremoveSID", "Xsend", "Xsendto", "Xsetsockopt", "Xsocket",
+    "AF_XIA", "MSG_PEEK", "SO_ACCEPTCONN", "SO_ERROR", "SO_TYPE", "XOPT_BLOCK", "XSOCK_DGRAM",
+    "XSOCK_RAW", "XSOCK_STREAM", "XSocket", "Xaccept", "Xbind", "Xclose", "Xconnect", "XgetDAGbyName",
+    "XgetNamebyDAG", "Xgetaddrinfo", "Xgetpeername", "Xgetsockname", "Xgetsockopt", "Xlisten",
+    "XmakeNewSID", "XreadLocalHostAddr", "Xrecv", "Xrecvfrom", "XregisterName", "XremoveSID", "Xsend",
+    "Xsendto", "Xsetsockopt", "Xsocket",
 ]  # fmt: skip
 
 AF_XIA = 40
