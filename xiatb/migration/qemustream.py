@@ -1,8 +1,12 @@
-"""An observer of QEMU's migration stream: counts pages as they pass (format: reference/migration.md section
-4).
+"""An observer of QEMU's migration stream: enters pages into a ledger as they pass (format:
+reference/migration.md section 4).
 
 It only looks. Anything that it does not understand switches it off for the rest of the stream, and the
 reason is kept; it never raises. Sources of the format: QEMU 7.2 migration/savevm.c and migration/ram.c.
+
+Pre-copy and post-copy streams are read to their ends: in the latter the device state lies in one PACKAGED
+command, whose length is known, and pages go on behind it. A channel that takes a broken post-copy up again
+begins with commands; `resumed` makes ready for it.
 """
 
 from __future__ import annotations
@@ -10,12 +14,10 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-PAGE: Final = 4096
-SETTLE_NS: Final = 200_000_000
-"""How long after a pass's event its first part may be seen at the latest."""
+from xiatb.migration.pageledger import PAGE, Block, PageLedger, report
+
 MAX_WAITING: Final = 1 << 20
 """A record longer than this is not one of ours: give up rather than store it."""
 
@@ -25,6 +27,11 @@ _U16 = struct.Struct(">H")
 
 _ZERO, _MEM_SIZE, _FULL, _EOS, _CONTINUE, _XBZRLE = 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 _PAGE_CONT = _FULL | _CONTINUE
+_PACKAGED = 7
+"""Command with a nested stream (the device state of a post-copy) behind it: be32 length, bytes."""
+MAX_BLOCKS: Final = 256
+MAX_PACKAGE: Final = 1 << 25
+"""More than QEMU lets a package have (savevm.c, MAX_VM_CMD_PACKAGED_SIZE)."""
 
 
 class _Need(Exception):  # noqa: N818 - control flow inside this module, not an error
@@ -35,61 +42,29 @@ class _Stop(Exception):  # noqa: N818 - control flow inside this module
     """The stream has something unknown, or its opaque tail begins."""
 
 
-@dataclass
-class Pass:
-    """Pages of one pass over memory: zero, whole, and as a difference (xbzrle)."""
-
-    zero: int = 0
-    normal: int = 0
-    xbzrle: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """For the result file."""
-        return {"zero": self.zero, "normal": self.normal, "xbzrle": self.xbzrle}
-
-
-@dataclass
-class Blocks:
-    """RAM blocks in stream order with their sizes, and where the last page lay."""
-
-    sizes: dict[str, int] = field(default_factory=dict)
-    order: dict[str, int] = field(default_factory=dict)
-    current: str = ""
-    last: tuple[int, int] = (-1, -1)
-
-
-@dataclass
-class Part:
-    """Where a part of the RAM section begins: when it was seen, what was counted before, whether the page
-    order jumped back there. Passes begin at parts, because QEMU takes a new dirty bitmap only between
-    them."""
-
-    t: int
-    before: tuple[int, int, int]
-    wrapped: bool = False
-
-
 class QemuStream:
-    """Feed it the bytes of the memory channel in order; read the counters at any time.
+    """Feed it the bytes of the memory channel in order; `ledger` has the pages.
 
-    `tail` counts the bytes after the RAM section: device state and vmdesc. `off` says why counting has
-    stopped ("tail" at its proper end). `clock` gives monotonic nanoseconds.
+    `tail` counts the bytes that are not RAM: the device state and vmdesc behind a pre-copy's RAM section, or
+    the package of a post-copy. `off` says why reading has stopped ("tail" at a pre-copy's proper end, "end"
+    at a post-copy's). `clock` gives monotonic nanoseconds to a ledger made here.
     """
 
-    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        self.zero = self.normal = self.xbzrle = 0
-        self.blocks = Blocks()
-        self.parts: list[Part] = []
-        self.events: list[int] = []
+    def __init__(
+        self, clock: Callable[[], int] = time.monotonic_ns, ledger: PageLedger | None = None
+    ) -> None:
+        self.ledger = PageLedger(clock) if ledger is None else ledger
         self.tail = 0
         self.off = ""
-        self._clock = clock
+        self.postcopy = False
+        """A package has been seen: from here on pages follow the device state."""
         self._buffer = bytearray()
         self._at = 0
         self._step: Callable[[], None] = self._header
         self._ram_section = -1
         self._mem_left = 0
-        self._fresh = False
+        self._package = 0
+        self._block: Block | None = None
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes of the stream. Never raises."""
@@ -107,7 +82,7 @@ class QemuStream:
         except _Stop as stop:
             self.off = str(stop)
             if self.off == "tail":
-                self.tail = len(self._buffer) - start
+                self.tail += len(self._buffer) - start
             self._buffer.clear()
             return
         except (ValueError, struct.error, IndexError, KeyError) as error:
@@ -118,41 +93,28 @@ class QemuStream:
         if len(self._buffer) > MAX_WAITING:
             self._give_up("a record is too long")
 
+    def resumed(self) -> None:
+        """The next bytes come from a new channel that takes a broken post-copy up again (commands, no
+        header). Part of a record from the old channel is forgotten, as QEMU forgets it."""
+        if self.off not in ("", "end"):
+            return
+        self.off = ""
+        self._buffer.clear()
+        self._at = 0
+        self._step = self._outer
+
     def next_pass(self, t: int) -> None:
         """QEMU's own event: a pass after the first began at `t` (monotonic nanoseconds)."""
-        self.events.append(t)
-
-    def passes(self) -> list[Pass]:
-        """Pages of each pass.
-
-        A pass begins at the first part seen after its event at which the page order jumps back, at the latest
-        `SETTLE_NS` after the event; a stream without events is cut at every jump.
-        """
-        cuts: list[tuple[int, int, int]] = []
-        for t in self.events:
-            later = [part for part in self.parts if part.t >= t and (not cuts or part.before > cuts[-1])]
-            wrapped = [part for part in later if part.wrapped and part.t <= t + SETTLE_NS]
-            chosen = (wrapped or later)[:1]
-            cuts.append(chosen[0].before if chosen else self._counts())
-        if not self.events:
-            cuts = [part.before for part in self.parts if part.wrapped]
-        edges = [(0, 0, 0), *cuts, self._counts()]
-        return [
-            Pass(*(b - a for a, b in zip(low, high, strict=True)))
-            for low, high in zip(edges, edges[1:], strict=False)
-        ]
+        self.ledger.begin_pass(t)
 
     def as_dict(self) -> dict[str, Any]:
         """Totals, passes and device tail for the result file; `off` says why counting stopped early."""
-        return {
-            **Pass(*self._counts()).as_dict(),
-            "passes": [one.as_dict() for one in self.passes()],
-            "device_tail_bytes": self.tail,
-            "off": "" if self.off == "tail" else self.off,
-        }
+        return report(self.ledger, self.tail, self.trouble)
 
-    def _counts(self) -> tuple[int, int, int]:
-        return self.zero, self.normal, self.xbzrle
+    @property
+    def trouble(self) -> str:
+        """Why reading stopped before the stream's proper end; "" when it did not."""
+        return "" if self.off in ("tail", "end") else self.off
 
     def _give_up(self, reason: str) -> None:
         self.off = reason
@@ -193,8 +155,7 @@ class QemuStream:
             self._take(self._bounded(self._u32()))
             self._step = self._configuration
         elif kind == 0x08:
-            self._u16()
-            self._take(self._u16())
+            self._command()
         elif kind == 0x01:
             number, name = self._u32(), self._string()
             self._take(8)
@@ -209,10 +170,36 @@ class QemuStream:
             self._begin_part()
         elif kind == 0x7E:
             self._u32()
+        elif kind == 0x00 and self.postcopy:
+            raise _Stop("end")
         elif kind in (0x04, 0x00):
             raise _Stop("tail")
         else:
             raise _Stop(f"unknown section type {kind:#x}")
+
+    def _command(self) -> None:
+        """A command: be16 number, be16 length, data; a package has its bytes behind that."""
+        number = self._u16()
+        data = self._take(self._u16())
+        if number != _PACKAGED:
+            return
+        self._package = int(_U32.unpack(data)[0])
+        if self._package > MAX_PACKAGE:
+            raise _Stop(f"implausible package of {self._package} bytes")
+        self.postcopy = True
+        self._step = self._packaged
+
+    def _packaged(self) -> None:
+        """Pass over what is left of the package; its inside is device state."""
+        if not self._package:
+            self._step = self._outer
+            return
+        size = min(self._package, len(self._buffer) - self._at)
+        if not size:
+            raise _Need
+        self._at += size
+        self.tail += size
+        self._package -= size
 
     def _configuration(self) -> None:
         """Subsections of the configuration; a section type is never 0x05, so one byte tells."""
@@ -233,31 +220,27 @@ class QemuStream:
             raise _Stop(f"unknown subsection {name!r}")
 
     def _ram(self) -> None:
-        """One record of the RAM section, with a quick way through runs of whole pages."""
+        """One record of the RAM section: be64 of offset and flags, block name unless it continues, body."""
         word = self._u64()
         flags = word & 0xFFF
-        if flags == _PAGE_CONT:
+        if flags == _PAGE_CONT or flags & _FULL and not flags & (_ZERO | _MEM_SIZE | _EOS):
+            block = self._of(flags)
+            at = self._at
             self._skip(PAGE)
-            self._place(word)
-            self.normal += 1
+            with memoryview(self._buffer) as view, view[at : at + PAGE] as page:
+                self.ledger.whole(block, word & ~0xFFF, page)
         elif flags & _ZERO:
-            self._block(flags)
+            block = self._of(flags)
             self._u8()
-            self._place(word)
-            self.zero += 1
-        elif flags & _FULL:
-            self._block(flags)
-            self._skip(PAGE)
-            self._place(word)
-            self.normal += 1
+            self.ledger.zero(block, word & ~0xFFF)
         elif flags & _XBZRLE:
-            self._block(flags)
+            block = self._of(flags)
             self._u8()
-            self._skip(self._u16())
-            self._place(word)
-            self.xbzrle += 1
+            self.ledger.delta(block, word & ~0xFFF, self._take(self._u16()))
         elif flags & _MEM_SIZE:
             self._mem_left = word & ~0xFFF
+            if self._mem_left > self.ledger.max_ram:
+                raise _Stop(f"implausible guest memory of {self._mem_left} bytes")
             self._step = self._mem_block
         elif flags & _EOS:
             self._step = self._outer
@@ -270,16 +253,21 @@ class QemuStream:
             self._step = self._ram
             return
         name, size = self._string(), self._u64()
-        self.blocks.order[name] = len(self.blocks.sizes)
-        self.blocks.sizes[name] = size
+        if not 0 < size <= self._mem_left or len(self.ledger.blocks) >= MAX_BLOCKS:
+            raise _Stop(f"implausible RAM block {name!r} of {size} bytes")
+        self.ledger.declare(name, size)
         self._mem_left -= size
 
-    def _block(self, flags: int) -> None:
+    def _of(self, flags: int) -> Block:
+        """The block that a record is about."""
         if not flags & _CONTINUE:
             name = self._string()
-            if name not in self.blocks.order:
+            if name not in self.ledger.blocks:
                 raise _Stop(f"unknown RAM block {name!r}")
-            self.blocks.current = name
+            self._block = self.ledger.blocks[name]
+        if self._block is None:
+            raise _Stop("a record continues nothing")
+        return self._block
 
     def _skip(self, size: int) -> None:
         if self._at + size > len(self._buffer):
@@ -287,17 +275,8 @@ class QemuStream:
         self._at += size
 
     def _begin_part(self) -> None:
-        self.parts.append(Part(self._clock(), self._counts()))
-        self._fresh = True
+        self.ledger.begin_part()
         self._step = self._ram
-
-    def _place(self, word: int) -> None:
-        """Note where a page lies; the first page of a part tells whether the order jumped back."""
-        place = (self.blocks.order[self.blocks.current], word & ~0xFFF)
-        if self._fresh:
-            self._fresh = False
-            self.parts[-1].wrapped = place <= self.blocks.last
-        self.blocks.last = place
 
     def _bounded(self, size: int) -> int:
         if size > MAX_WAITING:
