@@ -36,11 +36,11 @@ def helper(tmp_path_factory: pytest.TempPathFactory) -> batch.HelperBatch:
 
 def segment(
     seq: int, payload: bytes, *, flags: int = PLAIN, ack: int = 1, stamp: int | None = 5, win: int = 9,
-    to: DAG = THERE, options: xstream.Options | None = None,
+    echo: int = 77, to: DAG = THERE, options: xstream.Options | None = None,
 ) -> bytes:  # fmt: skip
     """One Ethernet frame with a stream segment."""
     if options is None and stamp is not None:
-        options = xstream.Options(timestamp=(stamp, 77))
+        options = xstream.Options(timestamp=(stamp, echo))
     body = xstream.pack(flags, seq, ack, win, options) + payload
     return ETHERNET + xip.build(xip.NXT_XSTREAM, to, HERE, body)
 
@@ -57,7 +57,7 @@ def test_neighbours_become_one(helper: batch.HelperBatch) -> None:
     frames = [
         segment(0xFFFFFFF0, b"a" * 100, ack=1, stamp=5, win=1),
         segment(0x54, b"b" * 100, ack=3, stamp=6, win=2, flags=PUSHED) + b"\0" * 4,
-        segment(0xB8, b"c" * 60, ack=3, stamp=6, win=2),
+        segment(0xB8, b"c" * 60, ack=3, stamp=6, win=2, echo=78),
         segment(0xF4, b"d" * 60),
     ]
     got = joined(frames)
@@ -67,7 +67,7 @@ def test_neighbours_become_one(helper: batch.HelperBatch) -> None:
     header = xstream.parse(got[0][0], at)
     assert (nxt, plen) == (xip.NXT_XSTREAM, 128)
     assert (header.seq, header.ack, header.win, header.flags) == (0xFFFFFFF0, 3, 2, PUSHED)
-    assert header.options.timestamp == (6, 77) and len(got[0][0]) == at + 28
+    assert header.options.timestamp == (5, 78) and len(got[0][0]) == at + 28
     assert got[1][0] == frames[3][14:]
     assert plain(helper.join(frames)) == got
 
@@ -112,6 +112,7 @@ _VARIED = st.builds(
     flags=st.sampled_from([PLAIN, PLAIN, PLAIN, PUSHED, PLAIN | xstream.FIN, xstream.SYN]),
     ack=st.sampled_from([1, 2, 0xFFFFFFFF, 1 << 31]),
     stamp=st.sampled_from([5, 5, 6, 0xFFFFFFFF, None]),
+    echo=st.integers(0, 3),
     to=st.sampled_from([THERE, THERE, HERE]),
 )
 

@@ -157,7 +157,9 @@ int xiatb_join(uint8_t *slab, unsigned count, const uint32_t *sizes, struct trai
         if (good && full && follows(&first, &next, full)) {
             struct train *train = trains + made - 1;
 
-            memcpy(first.stream + 8, next.stream + 8, 4 * next.words - 8);
+            memcpy(first.stream + 8, next.stream + 8, 8);
+            if (next.words == STAMPED / 4)
+                memcpy(first.stream + STREAM + 8, next.stream + STREAM + 8, 4);
             first.stream[3] |= next.stream[3] & PUSH;
             memmove(first.data + first.size, next.data, next.size); /* may overwrite the header of next */
             first.ack = next.ack;

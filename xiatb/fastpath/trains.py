@@ -16,9 +16,10 @@ from xiatb.wire.xstream import ACK, OPT_TIMESTAMP, PUSH
 
 Buffer = bytes | bytearray | memoryview
 Train = tuple[memoryview, bytes, int]
-"""(XIP and XSTREAM header, payload, segments). A lone packet is (whole packet, b"", 1). `plen` and sequence
-are those of the first segment; acknowledgement, window and timestamp those of the last; PSH is set if any
-had it. Every segment but the last has the first one's size."""
+"""(XIP and XSTREAM header, payload, segments). A lone packet is (whole packet, b"", 1). `plen`, sequence and
+timestamp are those of the first segment (RFC 7323 4.3: its timestamp is to be echoed); acknowledgement,
+window and echo those of the last; PSH is set if any had it. Every segment but the last has the first one's
+size."""
 
 MAX_SEGMENTS = 1024
 """Most segments of a train on its way out."""
@@ -91,7 +92,8 @@ class _Run:
             or (other.stamp - self.stamp) & _MASK >= _HALF
         ):
             return False
-        self.header[self.at + 8 :] = other.header[self.at + 8 :]
+        self.header[self.at + 8 : self.at + 16] = other.header[self.at + 8 : self.at + 16]
+        self.header[self.at + 24 :] = other.header[self.at + 24 :]
         self.header[self.at + 3] |= other.header[self.at + 3] & PUSH
         self.parts += other.parts
         self.size += other.size
