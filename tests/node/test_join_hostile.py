@@ -85,7 +85,7 @@ def test_forged_hints_do_not_crowd_out_the_true_router() -> None:
 
 def test_a_beacon_altered_on_the_way_is_refused_as_sign_of_life() -> None:
     sim, router, host = joined()
-    raw = bytearray(router.join._beacons[0])
+    raw = bytearray(router.join._beacons.signed[0])
     raw[140] ^= 1  # the nonce
     host.join.receive(0, router.mac(0), raw, sim.now)
     assert host.join.stats["forged"] == 1
@@ -149,7 +149,7 @@ def test_a_join_to_another_ad_or_router_is_answered_by_a_beacon() -> None:
     wrong_router = (ROGUE.xid(XidType.HID).id, router.ad.id)
     for router_id, ad in (wrong_ad, wrong_router):
         message = jm.pack_join(
-            host.key, router=router_id, ad=ad, nonce=router.join._nonce, seq=1 << 62, mac=host.mac(0)
+            host.key, router=router_id, ad=ad, nonce=router.join._beacons.nonce, seq=1 << 62, mac=host.mac(0)
         )
         router.join.receive(0, host.mac(0), message, sim.now)
         assert [e.payload[1] for e in router.join.effects()] == [jm.JoinType.BEACON]
@@ -158,7 +158,7 @@ def test_a_join_to_another_ad_or_router_is_answered_by_a_beacon() -> None:
 
 def test_leaves_of_others_and_of_an_earlier_instance_are_refused() -> None:
     sim, router, host = joined()
-    instance = router.join._instance
+    instance = router.join._beacons.instance
     forged = jm.pack_leave(ROGUE, from_router=True, instance=instance)
     host.join.receive(0, router.mac(0), forged, sim.now)
     stolen = bytearray(jm.pack_leave(router.key, from_router=True, instance=instance))
@@ -221,7 +221,7 @@ def test_the_machines_never_raise(kind: jm.JoinType, data: bytes, head: bool) ->
 @pytest.mark.parametrize("cut", [1, 3, 4, 20, 100])
 def test_truncated_and_lengthened_messages(cut: int) -> None:
     sim, router, host = joined()
-    for payload in (joins_of(host)[0], router.join._beacons[0]):
+    for payload in (joins_of(host)[0], router.join._beacons.signed[0]):
         with pytest.raises(WireError):
             jm.parse(payload[:-cut])
         with pytest.raises(WireError):

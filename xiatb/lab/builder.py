@@ -18,13 +18,15 @@ from xiatb.lab.keys import write_keys
 from xiatb.lab.links import Links, needs_middles
 from xiatb.lab.mininet_net import LabNet
 from xiatb.lab.paths import NETNS_ROOT, netns_name
-from xiatb.lab.plan import NodePlan
+from xiatb.lab.plan import NodePlan, Plan
 from xiatb.lab.process import netns_inode
 from xiatb.lab.readiness import ReadyPipe
 from xiatb.lab.state import NodeState
-from xiatb.node.config import NodeConfig, PortConfig
+from xiatb.node.config import MAX_PACE, NodeConfig, PortConfig
 
 NODE_READY = 30.0
+PACE_ROUTERS = 25
+"""So many routers, HELLOs and beacons once a second cost what a host can spare; more slow them down."""
 
 
 class Builder:
@@ -128,6 +130,7 @@ class Builder:
             names=paths.names,
             seed=node.seed,
             data_plane=node.data_plane,
+            pace=pace(self.plan),
         )
 
     def _start_node(self, node: NodePlan, server: ForkServer) -> ReadyPipe:
@@ -143,6 +146,11 @@ class Builder:
         pipe.close_writer()
         self.context.state.nodes[node.name].process = self.context.state.processes.pop(f"node {node.name}")
         return pipe
+
+
+def pace(plan: Plan) -> int:
+    """How much the timers of join and routing are stretched, for the number of routers."""
+    return min(MAX_PACE, max(1, -(-len(plan.kind("router", "hypervisor")) // PACE_ROUTERS)))
 
 
 def write_names(path: Path, names: dict[str, str]) -> None:

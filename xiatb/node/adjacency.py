@@ -21,6 +21,8 @@ from xiatb.node.lsa import Lsa
 from xiatb.node.membership import Membership, MembershipCache
 
 HELLO_GAP = 0.01  # no two HELLOs of one port are closer than this
+LONELY_HELLO = 1.0  # the longest interval while a neighbour at the port does not hear us yet
+EARLY = 0.25  # what is due within this share of the interval is done when anything is: one wake-up for all
 
 
 class RoutingPort(NamedTuple):
@@ -32,7 +34,8 @@ class RoutingPort(NamedTuple):
 
 
 class Neighbour:
-    """A router heard at a port; `up` when it hears us too. `pending` is what it has yet to acknowledge."""
+    """A router heard at a port; `up` when it hears us too. `pending` is what it has yet to acknowledge,
+    `owed` what we have to."""
 
     __slots__ = (
         "member",
@@ -46,6 +49,7 @@ class Neighbour:
         "pending",
         "by_key",
         "sent",
+        "owed",
         "resend_at",
         "resend_delay",
         "digest_sent",
@@ -67,6 +71,7 @@ class Neighbour:
         self.pending: dict[bytes, Lsa] = {}
         self.by_key: dict[bytes, bytes] = {}
         self.sent: set[bytes] = set()
+        self.owed: list[bytes] = []
         self.resend_at: float | None = None
         self.resend_delay = 0.0
         self.digest_sent = float("-inf")
@@ -241,13 +246,16 @@ class Adjacencies:
         )
         self.stats["hellos"] += 1
         port.hello_last = now
-        port.hello_at = now + self._hello * self._rng.uniform(0.95, 1.05)
+        complete = all(neighbour.up for neighbour in port.neighbours.values())
+        interval = self._hello if complete else min(self._hello, LONELY_HELLO)
+        port.hello_at = now + interval * self._rng.uniform(0.95, 1.05)
         self.effects.append(SendRouting(port.index, hello))
 
     def tick(self, now: float) -> None:
-        """Say the HELLOs that are due and drop the neighbours that are silent."""
+        """Say the HELLOs that are due or nearly so, and drop the neighbours that are silent."""
+        soon = now + EARLY * self._hello if any(p.hello_at <= now for p in self._ports.values()) else now
         for port in self._ports.values():
-            if port.hello_at <= now:
+            if port.hello_at <= soon:
                 self._say(port, now)
             for neighbour in list(port.neighbours.values()):
                 if neighbour.dead_at <= now:

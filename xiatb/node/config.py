@@ -19,6 +19,7 @@ ATTACHMENTS = ("xia0", "direct")
 DATA_PLANES = ("auto", "ebpf", "click")
 MIN_MTU = 576
 MAX_MTU = 65535
+MAX_PACE = 15
 INTERNAL_APP = "xia0"
 """Name of the internal link's end that applications use."""
 INTERNAL_NODE = "xia0r"
@@ -64,6 +65,8 @@ class NodeConfig:
     names: Path | None = None
     seed: int = 0
     data_plane: str = "auto"
+    pace: int = 1
+    """Stretches the timers of join and routing, so that large labs have processors left for packets."""
 
     @property
     def is_gateway(self) -> bool:
@@ -100,6 +103,8 @@ class NodeConfig:
         ):
             if value not in allowed:
                 found.append(f"{label}: {value!r} is not one of {', '.join(allowed)}")
+        if not 1 <= self.pace <= MAX_PACE:
+            found.append(f"pace: {self.pace} is not in 1..{MAX_PACE}")
         if not self.name:
             found.append("name: must not be empty")
         if self.is_gateway and not (self.ad and self.ad_public and self.ad_cert):
@@ -136,7 +141,7 @@ def _known(cls: type, data: dict[str, Any], where: str, found: list[str]) -> dic
 
 _TEXT = {"name", "kind", "state_dir", "hid_key", "lab", "attach", "data_plane", "mac", "role", "ifname"}
 _OPTIONAL_TEXT = {"ad", "ad_public", "ad_cert", "click", "names"}
-_NUMBERS = {"seed", "mtu"}
+_NUMBERS = {"seed", "mtu", "pace"}
 
 
 def _check_types(data: dict[str, Any], where: str, found: list[str]) -> None:

@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 from xiatb.identity.keys import KeyPair
-from xiatb.node.effects import Effect, HostJoined, HostLeft, HostMoved
+from xiatb.node.effects import Effect, HostJoined, HostLeft, HostMoved, RouterAt
 from xiatb.node.join import Caps, JoinConfig, RouterJoin
 from xiatb.node.routing import LinkState, RoutingConfig, RoutingPort
 from xiatb.wire.xid import XID
@@ -150,5 +150,7 @@ class ControlPlane:
             for effect in from_routing:
                 if isinstance(effect, HostMoved):
                     self.join.moved(effect.hid, effect.seq)
+                elif isinstance(effect, RouterAt):
+                    self.join.router_at(effect.port, effect.present, now)
                 else:
                     self._effects.append(effect)

@@ -107,6 +107,13 @@ class HostMoved(NamedTuple):
     router: XID
 
 
+class RouterAt(NamedTuple):
+    """Routing has (or has no longer) a neighbour router at `port`."""
+
+    port: int
+    present: bool
+
+
 class Log(NamedTuple):
     """Something worth a line in the node's log; `level` is debug, info, warning or error."""
 
@@ -126,5 +133,6 @@ Effect = (
     | HostJoined
     | HostLeft
     | HostMoved
+    | RouterAt
     | Log
 )

@@ -1,8 +1,9 @@
 """Reliable flooding: every advertisement reaches every neighbour that should have it.
 
 To each neighbour there is a queue of what it has not acknowledged; a window of it is sent at once
-and again after 100 ms, doubling to 1 s. One UPDATE serves all neighbours of a port. What slips
-through (a forged ACK, a queue that was cleared) shows in the digests of the next HELLO, and a
+and again when no acknowledgement came for 100 ms, doubling to 1 s. One UPDATE serves all neighbours of a
+port. What is to be said goes out when all that was received at once has been read: what the neighbours
+have told each other by then need not be told, and one message carries what many brought. What slips through (a forged ACK, a queue that was cleared) shows in the digests of the next HELLO, and a
 DIGEST then tells both sides what to send and what to ask for.
 """
 
@@ -28,11 +29,13 @@ _BEFORE_GLOBAL = bytes([GLOBAL_FROM[0] - 1]) + b"\xff" * 40
 class Flooding:
     """Sends what is in `lsdb` to neighbours; `hid` is our 20-byte HID id, `ad` our AD's id."""
 
-    def __init__(self, hid: bytes, ad: bytes, lsdb: Lsdb) -> None:
+    def __init__(self, hid: bytes, ad: bytes, lsdb: Lsdb, pace: int = 1) -> None:
+        """`pace` stretches the time to wait for an acknowledgement: busy neighbours take theirs."""
         self._hid = hid
         self._ad = ad
         self._lsdb = lsdb
         self._fresh: set[Neighbour] = set()
+        self._resend_first, self._resend_last = RESEND_FIRST * pace, RESEND_LAST * pace
         self.stats = {"sent": 0, "resent": 0, "digests": 0}
 
     def may_have(self, neighbour: Neighbour, lsa_key: bytes) -> bool:
@@ -64,8 +67,18 @@ class Flooding:
         if not neighbour.pending:
             neighbour.resend_at = None
         elif progress:
-            neighbour.resend_delay = RESEND_FIRST
+            neighbour.resend_at = None  # `flush` sets it anew
             self._fresh.add(neighbour)
+
+    def owe(self, neighbour: Neighbour, ids: Iterable[bytes]) -> None:
+        """Have the neighbour's advertisements with these 8-byte ids acknowledged."""
+        neighbour.owed += ids
+        self._fresh.add(neighbour)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `flush` may have something to say."""
+        return bool(self._fresh)
 
     def superseded(self, neighbour: Neighbour, lsa: Lsa) -> None:
         """The neighbour itself sent `lsa`: what we had for it under that key, if not newer, is moot."""
@@ -108,11 +121,11 @@ class Flooding:
         return out
 
     def flush(self, now: float) -> list[Effect]:
-        """Return the UPDATEs that the queues and their windows allow now."""
-        if not self._fresh:
-            return []
+        """Return the ACKs that are owed and the UPDATEs that the queues and their windows allow now."""
+        out: list[Effect] = []
         by_port: dict[int, dict[bytes, Lsa]] = {}
         for neighbour in sorted(self._fresh, key=lambda n: (n.port, n.member.hid.id)):
+            out += self._acks(neighbour)
             if not neighbour.up or not neighbour.pending:
                 continue
             chosen = by_port.setdefault(neighbour.port, {})
@@ -125,15 +138,24 @@ class Flooding:
                     neighbour.sent.add(ack)
                     chosen[ack] = lsa
             if neighbour.pending and neighbour.resend_at is None:
-                neighbour.resend_delay = RESEND_FIRST
-                neighbour.resend_at = now + RESEND_FIRST
+                neighbour.resend_delay = self._resend_first
+                neighbour.resend_at = now + self._resend_first
         self._fresh.clear()
-        out: list[Effect] = []
         for port, chosen in by_port.items():
             items = [(self._lsdb.age_ms(lsa.key, now), lsa) for lsa in chosen.values()]
             self.stats["sent"] += len(items)
             out += [SendRouting(port, message) for message in rm.pack_updates(self._hid, items)]
         return out
+
+    def _acks(self, neighbour: Neighbour) -> list[Effect]:
+        owed, neighbour.owed = neighbour.owed, []
+        return [
+            SendRouting(
+                neighbour.port,
+                rm.pack_ack(self._hid, neighbour.member.hid.id, owed[start : start + rm.ACK_ROWS]),
+            )
+            for start in range(0, len(owed), rm.ACK_ROWS)
+        ]
 
     def tick(self, neighbours: Iterable[Neighbour], now: float) -> None:
         """Mark for sending again what was not acknowledged in time; `flush` then sends it."""
@@ -141,6 +163,7 @@ class Flooding:
             if neighbour.resend_at is not None and neighbour.resend_at <= now:
                 self.stats["resent"] += len(neighbour.sent)
                 neighbour.sent.clear()
-                neighbour.resend_delay = min(RESEND_LAST, max(RESEND_FIRST, neighbour.resend_delay) * 2)
+                doubled = max(self._resend_first, neighbour.resend_delay) * 2
+                neighbour.resend_delay = min(self._resend_last, doubled)
                 neighbour.resend_at = now + neighbour.resend_delay
                 self._fresh.add(neighbour)

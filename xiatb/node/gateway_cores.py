@@ -15,6 +15,8 @@ from xiatb.node import effects as fx
 from xiatb.node.control_plane import ControlPlane, ControlPort
 from xiatb.node.control_protocol import ControlError, Json
 from xiatb.node.cores import Cores
+from xiatb.node.join import JoinConfig
+from xiatb.node.routing import RoutingConfig
 from xiatb.wire import extension, xdgram, xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.walk import SELF, Entry
@@ -46,6 +48,8 @@ class GatewayCores(Cores):
             [ControlPort(port.index, port.mtu, guest=port.role == "guest") for port in node.ports[1:]],
             node.rng,
             hypervisor=config.kind == "hypervisor",
+            join_config=JoinConfig().paced(config.pace),
+            routing_config=RoutingConfig().paced(config.pace),
         )
         self._flood_seq = node.rng.getrandbits(32)
         self._source = DAG.host(self._ad, node.hid)

@@ -16,7 +16,7 @@ from xiatb.errors import IdentityError, WireError
 from xiatb.identity.keys import KeyPair
 from xiatb.node import routing_messages as rm
 from xiatb.node.adjacency import Adjacencies, Neighbour, RoutingPort
-from xiatb.node.effects import DelRoute, Effect, HostMoved, Log, SendRouting, SetRoute
+from xiatb.node.effects import DelRoute, Effect, HostMoved, Log, RouterAt, SendRouting, SetRoute
 from xiatb.node.flooding import Flooding
 from xiatb.node.join_messages import parse_record
 from xiatb.node.lsa import Lsa, LsaType, LsaVerifier
@@ -33,10 +33,17 @@ SPF_HOLD = 0.025
 
 
 class RoutingConfig(NamedTuple):
-    """Times in seconds: HELLO interval and after which silence a neighbour is gone."""
+    """Times in seconds: HELLO interval and after which silence a neighbour is gone. `pace` stretches what
+    else takes its time: acknowledgements, and how often links are told and paths computed; lifetimes, whose
+    cost grows with the routers and with the links that each advertisement crosses, by its square."""
 
     hello: float = 1.0
     dead: float = 3.5
+    pace: int = 1
+
+    def paced(self, pace: int) -> RoutingConfig:
+        """For a lab with `pace` times as many routers as one that keeps the times above."""
+        return RoutingConfig(self.hello * pace, self.dead * pace, pace)
 
 
 class LinkState:
@@ -75,8 +82,10 @@ class LinkState:
         self._local: dict[bytes, Local] = {}
         self._spf_at: float | None = None
         self._spf_last = float("-inf")
+        self._spf_hold = SPF_HOLD * config.pace
+        self._flush_at: float | None = None
         self._verifier = LsaVerifier(ad, self._cache)
-        self._flooding = Flooding(me, ad.id, self.lsdb)
+        self._flooding = Flooding(me, ad.id, self.lsdb, config.pace)
         self._adjacencies = Adjacencies(
             hid_key,
             me,
@@ -92,7 +101,7 @@ class LinkState:
         )
         for port in ports:
             self._adjacencies.add_port(port)
-        self._own = Origination(hid_key, me, credentials, rng, clock_ns, self._publish)
+        self._own = Origination(hid_key, me, credentials, rng, clock_ns, self._publish, pace=config.pace)
         self._computer = RouteComputer(self._me, self._adjacencies, self._cache)
 
     def effects(self) -> list[Effect]:
@@ -163,9 +172,13 @@ class LinkState:
         if self._spf_at is not None and self._spf_at <= now:
             self._compute(now)
         self._finish(now)
+        self._effects += self._flooding.flush(now)
+        self._flush_at = None
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
+        if self._flush_at is not None:
+            return self._flush_at
         due = min(self._adjacencies.next_deadline(), self._own.next_deadline())
         for neighbour in self._adjacencies.up():
             if neighbour.resend_at is not None:
@@ -229,10 +242,7 @@ class LinkState:
                 self._forged(neighbour.port, error)
                 continue
             acks.append(lsa.ack)
-        for start in range(0, len(acks), rm.ACK_ROWS):
-            part = acks[start : start + rm.ACK_ROWS]
-            ack = rm.pack_ack(self._me.hid.id, neighbour.member.hid.id, part)
-            self._effects.append(SendRouting(neighbour.port, ack))
+        self._flooding.owe(neighbour, acks)
 
     def _on_lsa(self, neighbour: Neighbour, age_ms: int, lsa: Lsa, now: float) -> None:
         """Take one advertisement; IdentityError when it is not its origin's word."""
@@ -282,6 +292,8 @@ class LinkState:
     def _neighbour_changed(self, neighbour: Neighbour, now: float) -> None:
         self._own.links_changed(now)
         self._spf_soon(now)
+        present = any(other.port == neighbour.port for other in self._adjacencies.up())
+        self._effects.append(RouterAt(neighbour.port, present))
         if neighbour.up:
             self._effects += self._flooding.digest(neighbour, now)
 
@@ -289,7 +301,7 @@ class LinkState:
 
     def _spf_soon(self, now: float) -> None:
         if self._spf_at is None:
-            self._spf_at = max(now + SPF_SETTLE, self._spf_last + SPF_HOLD)
+            self._spf_at = max(now + SPF_SETTLE, self._spf_last + self._spf_hold)
 
     def _compute(self, now: float) -> None:
         self._spf_at = None
@@ -307,7 +319,9 @@ class LinkState:
         self._effects.append(Log("warning", f"routing message at port {port} refused: {error}"))
 
     def _finish(self, now: float) -> None:
-        """Collect what the parts want done, in the order in which it came about."""
+        """Collect what the parts want done, in the order in which it came about; flooding waits for `tick`,
+        so that all that is there to be read is read first."""
         self._effects += self._adjacencies.effects
         self._adjacencies.effects = []
-        self._effects += self._flooding.flush(now)
+        if self._flush_at is None and self._flooding.waiting:
+            self._flush_at = now

@@ -27,6 +27,7 @@ from xiatb.node.lsa import (
 
 # Between ADs nobody can see that a router died together with its peer but by ageing: keep it short.
 LIFETIME = {LsaType.LINKS: 300, LsaType.ATTACH: 300, LsaType.ADLINKS: 60}
+MAX_LIFETIME = 3600
 WITHDRAWN_LIFETIME = 60
 SETTLE = 0.002
 HOLD = 0.1
@@ -43,7 +44,13 @@ class Origination:
         rng: Random,
         clock_ns: Callable[[], int],
         publish: Callable[[Lsa, float], None],
+        *,
+        pace: int = 1,
     ) -> None:
+        """`pace` stretches the time between changes of links and, by its square, lifetimes, which MAX_LIFETIME
+        seconds bounds."""
+        self._hold = HOLD * pace
+        self._lifetime = {kind: min(MAX_LIFETIME, life * pace**2) for kind, life in LIFETIME.items()}
         self._key, self._hid, self._credentials = key, hid, credentials
         self._rng, self._clock_ns, self._publish = rng, clock_ns, publish
         self._own: dict[bytes, bytes] = {}  # key -> body; what we want the network to have
@@ -55,7 +62,7 @@ class Origination:
     def links_changed(self, now: float) -> None:
         """Have LINKS and ADLINKS made anew soon."""
         if self._links_at is None:
-            self._links_at = max(now + SETTLE, self._links_last + HOLD)
+            self._links_at = max(now + SETTLE, self._links_last + self._hold)
 
     def links_due(self, now: float) -> bool:
         """Tell once whether the time has come to call `set_links`."""
@@ -121,7 +128,7 @@ class Origination:
         )
 
     def _issue(self, key: bytes, now: float) -> None:
-        lifetime = LIFETIME[LsaType(key[0])]
+        lifetime = self._lifetime[LsaType(key[0])]
         self._refresh[key] = now + lifetime / 3 * self._rng.uniform(0.8, 1.0)
         self._publish(self._make(key, self._own[key], lifetime, False), now)
 
@@ -131,9 +138,12 @@ class Origination:
         self._publish(self._make(key, b"", WITHDRAWN_LIFETIME, True), now)
 
     def tick(self, now: float) -> None:
-        """Publish again what is due for it."""
-        for key in [k for k, due in self._refresh.items() if due <= now]:
-            self._issue(key, now)
+        """Publish again what is due for it, and with it what soon would be: one UPDATE takes them all."""
+        if min(self._refresh.values(), default=float("inf")) > now:
+            return
+        for key, due in list(self._refresh.items()):
+            if due <= now + self._lifetime[LsaType(key[0])] / 10:
+                self._issue(key, now)
 
     def next_deadline(self) -> float:
         """Return when `tick` or `links_due` has something to do (infinity: never)."""

@@ -17,12 +17,11 @@ from xiatb.errors import IdentityError, WireError
 from xiatb.identity import keys
 from xiatb.identity.keys import KeyPair
 from xiatb.node import join_messages as jm
+from xiatb.node.beacons import BROADCAST_MAC, Beacons
 from xiatb.node.effects import Effect, ForgetNeighbour, HostJoined, HostLeft, Log, SendJoin, SetNeighbour
 from xiatb.node.membership import pack_credentials
 from xiatb.wire.xid import XID, XidType
 
-BROADCAST_MAC = b"\xff" * 6
-NONCE_LIFE = 30.0
 INVITE_FIRST = 0.02
 INVITE_LAST = 0.5  # a tap whose guest is not running yet queues them all
 MAX_HOSTS = 4096
@@ -38,6 +37,12 @@ class JoinConfig(NamedTuple):
     refresh: float = 4.0
     lifetime: float = 14.0
     expect_for: float = 3600.0
+
+    def paced(self, pace: int) -> JoinConfig:
+        """Beacons and refreshes `pace` times as rare, attachments that live as much longer."""
+        return self._replace(
+            beacon=self.beacon * pace, refresh=self.refresh * pace, lifetime=self.lifetime * pace
+        )
 
 
 class AttachedHost:
@@ -114,16 +119,17 @@ class RouterJoin:
         self.stats = {"malformed": 0, "forged": 0, "replayed": 0, "limited": 0, "joins": 0}
         self._key = hid_key
         self._credentials = pack_credentials(hid_key.public, ad_public, cert)
-        self._rng = rng
-        self._caps = caps
         self._config = config or JoinConfig()
         self._entropy = entropy
-        self._instance = int.from_bytes(entropy(8), "big")
-        self._nonce = self._previous_nonce = entropy(8)
-        self._nonce_until: float | None = None
-        self._ports: dict[int, int] = dict(ports or {})
-        self._beacons: dict[int, bytes] = {}
-        self._beacon_at: dict[int, float] = {}
+        self._beacons = Beacons(
+            hid_key,
+            self._credentials,
+            rng,
+            ports=ports or {},
+            caps=caps,
+            interval=self._config.beacon,
+            entropy=entropy,
+        )
         self._buckets: dict[int, _Bucket] = {}
         self._last_seq: dict[bytes, int] = {}
         self._expected: dict[bytes, _Expectation] = {}
@@ -139,22 +145,27 @@ class RouterJoin:
 
     def link_up(self, port: int, now: float, *, mtu: int | None = None) -> None:
         """The link of `port` is up: a beacon at once, then one each interval. Call for each port at start."""
-        if mtu is not None or port not in self._ports:
-            self._ports[port] = mtu or 1500
-            self._beacons.pop(port, None)
-        self._send_beacon(port, BROADCAST_MAC, now)
-        self._beacon_at[port] = now + self._config.beacon * self._rng.uniform(0.95, 1.05)
+        self._effects.append(self._beacons.begin(port, now, mtu))
 
     def link_down(self, port: int, now: float) -> None:
         """The link of `port` is down: no beacons; the hosts there age out unless they come back."""
-        self._beacon_at.pop(port, None)
+        self._beacons.end(port)
+
+    def router_at(self, port: int, present: bool, now: float) -> None:
+        """A router is at the other end of the link of `port`, or is no longer: beacons for nobody are few.
+
+        A host that comes nevertheless asks for a beacon, and makes them frequent again by joining."""
+        if present and not any(host.port == port for host in self.hosts.values()):
+            self._beacons.hush(port)
+        elif not present:
+            self._beacons.wake(port, now)
 
     def close(self, now: float) -> None:
         """The router shuts down: tell the hosts at all ports to look for another one."""
-        leave = jm.pack_leave(self._key, from_router=True, instance=self._instance)
-        for port in self._ports:
+        leave = jm.pack_leave(self._key, from_router=True, instance=self._beacons.instance)
+        for port in self._beacons.ports:
             self._effects.append(SendJoin(port, BROADCAST_MAC, leave))
-        self._beacon_at.clear()
+        self._beacons.end_all()
         self._expected.clear()
 
     # Attached hosts
@@ -166,11 +177,10 @@ class RouterJoin:
         the host was attached here before. Called again, it invites at once and starts the timers
         anew. Given up after `config.expect_for` seconds.
         """
-        if port not in self._ports:
-            self._ports[port] = 1500
+        self._beacons.ports.setdefault(port, 1500)
         known = self._expected.get(hid.id)
         nonce = known.nonce if known is not None and known.port == port else self._entropy(8)
-        message = self._sign_beacon(port, nonce, hid.id)
+        message = self._beacons.sign(port, nonce, hid.id)
         self._expected[hid.id] = _Expectation(port, nonce, message, now, now + self._config.expect_for)
         self._invite(now)
 
@@ -182,7 +192,7 @@ class RouterJoin:
             return
         if tell:
             leave = jm.pack_leave(
-                self._key, from_router=True, peer=hid.id, instance=self._instance, seq=host.seq
+                self._key, from_router=True, peer=hid.id, instance=self._beacons.instance, seq=host.seq
             )
             self._effects.append(SendJoin(host.port, host.mac, leave))
         self._remove(host, "detached")
@@ -216,7 +226,7 @@ class RouterJoin:
                 self._on_join(port, bytes(src_mac), message, now)
             elif isinstance(message, jm.Solicit):
                 if self._may_answer(port, now):
-                    self._send_beacon(port, bytes(src_mac), now)
+                    self._effects.append(self._beacons.to(port, bytes(src_mac), now))
             elif isinstance(message, jm.Leave):
                 self._on_leave(port, message, now)
         except WireError:
@@ -245,7 +255,7 @@ class RouterJoin:
             return
         ours = join.router == self.hid.id and join.ad == self.ad.id
         if not ours or not self._fresh(join.nonce, hid, known, now):
-            self._send_beacon(port, src_mac, now)
+            self._effects.append(self._beacons.to(port, src_mac, now))
             return
         if join.mac != src_mac:
             raise IdentityError(f"a JOIN of {hid} for another MAC than it came from")
@@ -260,10 +270,9 @@ class RouterJoin:
 
     def _fresh(self, nonce: bytes, hid: XID, known: AttachedHost | None, now: float) -> bool:
         """Whether a JOIN's nonce is of a recent beacon, of our INVITE to `hid` or of its attachment."""
-        self._rotate_nonce(now)
         expected = self._expected.get(hid.id)
         return (
-            nonce in (self._nonce, self._previous_nonce)
+            self._beacons.recent(nonce, now)
             or (expected is not None and nonce == expected.nonce)
             or (known is not None and nonce == known.nonce)
         )
@@ -279,6 +288,7 @@ class RouterJoin:
         if self._next_expiry is None or expires < self._next_expiry:
             self._next_expiry = expires
         self.stats["joins"] += 1
+        self._beacons.wake(port, now)
         expected = self._expected.get(hid.id)
         if expected is not None and expected.port == port:
             del self._expected[hid.id]
@@ -305,7 +315,7 @@ class RouterJoin:
             last_seq=last,
             refresh_ms=int(self._config.refresh * 1000),
             lifetime_ms=int(self._config.lifetime * 1000),
-            mtu=self._ports.get(port, 1500),
+            mtu=self._beacons.ports.get(port, 1500),
         )
 
     def _on_leave(self, port: int, leave: jm.Leave, now: float) -> None:
@@ -325,10 +335,7 @@ class RouterJoin:
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
-        for port, due in list(self._beacon_at.items()):
-            if due <= now:
-                self._send_beacon(port, BROADCAST_MAC, now)
-                self._beacon_at[port] = now + self._config.beacon * self._rng.uniform(0.95, 1.05)
+        self._effects += self._beacons.tick(now)
         if self._expected:
             self._invite(now)
         if self._next_expiry is not None and self._next_expiry <= now:
@@ -338,10 +345,8 @@ class RouterJoin:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
-        due = list(self._beacon_at.values())
-        due += [e.due for e in self._expected.values()]
-        if self._next_expiry is not None:
-            due.append(self._next_expiry)
+        due = [e.due for e in self._expected.values()]
+        due += [moment for moment in (self._beacons.next_deadline(), self._next_expiry) if moment is not None]
         return min(due, default=None)
 
     def _invite(self, now: float) -> None:
@@ -355,37 +360,3 @@ class RouterJoin:
             self._effects.append(SendJoin(expected.port, BROADCAST_MAC, expected.message))
             expected.due = now + expected.delay
             expected.delay = min(INVITE_LAST, expected.delay * 2)
-
-    def _rotate_nonce(self, now: float) -> None:
-        """Take a new nonce every NONCE_LIFE seconds; the one before it stays good as long again."""
-        if self._nonce_until is None:
-            self._nonce_until = now + NONCE_LIFE
-        if now < self._nonce_until:
-            return
-        if now < self._nonce_until + NONCE_LIFE:
-            self._previous_nonce = self._nonce
-            self._nonce = self._entropy(8)
-        else:
-            self._nonce = self._previous_nonce = self._entropy(8)
-        self._nonce_until = now + NONCE_LIFE
-        self._beacons.clear()
-
-    def _send_beacon(self, port: int, mac: bytes, now: float) -> None:
-        """Send the port's beacon; it is signed once for each nonce, so hosts can compare bytes."""
-        self._rotate_nonce(now)
-        message = self._beacons.get(port)
-        if message is None:
-            message = self._beacons[port] = self._sign_beacon(port, self._nonce, jm.NOBODY)
-        self._effects.append(SendJoin(port, mac, message))
-
-    def _sign_beacon(self, port: int, nonce: bytes, target: bytes) -> bytes:
-        return jm.pack_beacon(
-            self._key,
-            credentials=self._credentials,
-            instance=self._instance,
-            nonce=nonce,
-            interval_ms=int(self._config.beacon * 1000),
-            mtu=self._ports.get(port, 1500),
-            caps=self._caps,
-            target=target,
-        )
