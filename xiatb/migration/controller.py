@@ -1,0 +1,205 @@
+"""The adaptive controller of a transfer: it watches dirty rate, goodput and round trip, and picks downtime
+limit, CPU throttle, bandwidth cap or the switch to post-copy, within the limits that the user set.
+
+Pure: samples in, decisions out, each with its reason. What the policy does:
+
+- The downtime limit starts low, so that a calm guest gets a short downtime. When passes stop getting
+  smaller, the limit becomes what the hot set needs at the measured goodput, the user's limit at most.
+- When the hot set doesn't fit into the user's limit, or the guest dirties memory about as fast as it can be
+  sent, pre-copy won't end by itself: then the cap on the bandwidth is raised as far as allowed, the guest is
+  switched over by post-copy if the mode allows it, or its CPUs are throttled in steps if that is allowed.
+- A deadline that pre-copy would miss counts as not converging.
+- A mode that is told to switch after a number of passes (hybrid) does so without further ado.
+
+QEMU stops the guest once what remains takes less than the limit at the rate it measured
+(reference/migration.md 3.6); the ideas are Ibrahim's (SC'11) and QEMU's own auto-converge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+FIRST_LIMIT_MS: Final = 60
+MARGIN: Final = 1.25
+"""By how much a chosen limit exceeds what the hot set needs: rates are measured, not known."""
+SHRINKS: Final = 0.8
+"""A pass that begins with less than this part of what its predecessor began with is progress."""
+KEEPS_UP: Final = 0.8
+"""A guest that dirties more than this part of the goodput leaves pre-copy no chance."""
+PATIENCE: Final = 2
+"""Passes without progress before anything is decided."""
+THROTTLE_FIRST: Final = 20
+THROTTLE_STEP: Final = 15
+SETTLE_S: Final = 0.4
+"""Shortest time between two decisions: each must show its effect first."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the user allows. downtime_ms: the longest planned stop. throttle: highest CPU throttle in percent,
+    0 for none. bandwidth, bandwidth_most: first and highest cap in bytes a second, 0 for no cap. postcopy:
+    the guest may be switched over. after_passes: switch to post-copy after so many passes, 0 to leave it to
+    the controller. deadline_s: wished end after the beginning, 0 for none."""
+
+    downtime_ms: int = 500
+    throttle: int = 0
+    bandwidth: int = 0
+    bandwidth_most: int = 0
+    postcopy: bool = False
+    after_passes: int = 0
+    deadline_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The state of the transfer at `now` (seconds since the transfer began). passes: passes over memory
+    begun; remaining: bytes still to send in this pass; dirty_rate, goodput: bytes a second; round_trip:
+    seconds; backlog: bytes between QEMU and the peer's acknowledgement."""
+
+    now: float
+    passes: int
+    remaining: int
+    dirty_rate: float
+    goodput: float
+    round_trip: float = 0.0
+    backlog: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing to do. kind: "downtime" (value in ms), "throttle" (percent), "bandwidth" (bytes a second) or
+    "postcopy" (value 0)."""
+
+    t: float
+    kind: str
+    value: int
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the log and the result file; t in milliseconds since the transfer began."""
+        return {
+            "t_ms": round(self.t * 1000, 1),
+            "kind": self.kind,
+            "value": self.value,
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class _Trend:
+    """What each pass began with, and for how many passes that has not become smaller."""
+
+    passes: int = 0
+    hot: int = 0
+    stalled: int = 0
+    starts: list[int] = field(default_factory=list)
+
+
+class Controller:
+    """Feed it a sample about ten times a second; it says what to change."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.limit_ms = 0
+        self.throttle = 0
+        self.bandwidth = bounds.bandwidth
+        self.switched = False
+        self.decisions: list[Decision] = []
+        self._trend = _Trend()
+        self._changed = float("-inf")
+
+    def observe(self, sample: Sample) -> list[Decision]:
+        """The decisions to carry out now, in order; they are kept in `decisions`, too."""
+        made: list[Decision] = []
+        if not self.limit_ms:
+            first = min(FIRST_LIMIT_MS, self.bounds.downtime_ms)
+            made.append(self._limit(sample, first, "a calm guest gets a short downtime"))
+        if self.switched:
+            return made
+        self._follow(sample)
+        if self.bounds.postcopy and self.bounds.after_passes and sample.passes > self.bounds.after_passes:
+            made.append(self._switch(sample, f"{self.bounds.after_passes} passes were asked for"))
+        elif sample.now - self._changed >= SETTLE_S and sample.goodput > 0:
+            made += self._judge(sample)
+        return made
+
+    def _follow(self, sample: Sample) -> None:
+        """Note what a new pass begins with."""
+        trend = self._trend
+        if sample.passes <= trend.passes:
+            return
+        trend.passes = sample.passes
+        if sample.passes < 2:
+            return
+        before = trend.starts[-1] if trend.starts else None
+        trend.starts.append(sample.remaining)
+        trend.hot = max(trend.starts[-2:])
+        shrinks = before is None or sample.remaining < before * SHRINKS
+        trend.stalled = 0 if shrinks else trend.stalled + 1
+
+    def _judge(self, sample: Sample) -> list[Decision]:
+        """What to do about a transfer that has begun; [] to let it go on."""
+        trend = self._trend
+        late = self._late(sample)
+        if not late and (trend.passes < 2 or trend.stalled < PATIENCE):
+            return []
+        needed = int(1000 * MARGIN * (trend.hot + sample.backlog) / sample.goodput)
+        if trend.hot and needed <= self.bounds.downtime_ms:
+            if needed <= self.limit_ms:
+                return []
+            why = f"the hot set of {trend.hot >> 10} KiB needs {needed} ms at {_rate(sample.goodput)}"
+            return [self._limit(sample, needed, why)]
+        if late:
+            why = late
+        elif sample.dirty_rate > KEEPS_UP * sample.goodput:
+            why = f"the guest dirties {_rate(sample.dirty_rate)} of {_rate(sample.goodput)}"
+        else:
+            why = f"the hot set would need {needed} ms, {self.bounds.downtime_ms} ms are allowed"
+        return self._force(sample, why)
+
+    def _late(self, sample: Sample) -> str:
+        """Why the deadline will be missed at this pace; "" when it won't."""
+        if not self.bounds.deadline_s:
+            return ""
+        left = self.bounds.deadline_s - sample.now
+        needs = sample.remaining / sample.goodput
+        if needs <= left:
+            return ""
+        return f"{needs:.1f} s are needed for this pass, {max(left, 0.0):.1f} s are left to the deadline"
+
+    def _force(self, sample: Sample, why: str) -> list[Decision]:
+        """Make a transfer end that won't end by itself, by the mildest means that is left."""
+        bounds = self.bounds
+        if self.bandwidth and bounds.bandwidth_most > self.bandwidth:
+            self.bandwidth = min(bounds.bandwidth_most, self.bandwidth * 2)
+            return [self._decide(sample, "bandwidth", self.bandwidth, why)]
+        if bounds.postcopy and not bounds.after_passes:
+            return [self._switch(sample, why)]
+        if self.throttle < bounds.throttle:
+            step = THROTTLE_STEP if self.throttle else THROTTLE_FIRST
+            self.throttle = min(bounds.throttle, self.throttle + step)
+            return [self._decide(sample, "throttle", self.throttle, why)]
+        if self.limit_ms < bounds.downtime_ms:
+            return [self._limit(sample, bounds.downtime_ms, f"{why}; nothing else is allowed")]
+        return []
+
+    def _limit(self, sample: Sample, milliseconds: int, why: str) -> Decision:
+        self.limit_ms = milliseconds
+        return self._decide(sample, "downtime", milliseconds, why)
+
+    def _switch(self, sample: Sample, why: str) -> Decision:
+        self.switched = True
+        return self._decide(sample, "postcopy", 0, why)
+
+    def _decide(self, sample: Sample, kind: str, value: int, why: str) -> Decision:
+        decision = Decision(sample.now, kind, value, why)
+        self.decisions.append(decision)
+        if len(self.decisions) > 1:
+            self._changed = sample.now
+        self._trend.stalled = 0
+        return decision
+
+
+def _rate(bytes_a_second: float) -> str:
+    return f"{bytes_a_second * 8 / 1e6:.1f} Mbit/s"
