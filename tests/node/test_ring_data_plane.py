@@ -79,6 +79,7 @@ def test_both_engines_do_the_same(lab: MiniLab, engine: str) -> None:
     status = lab.client("r1").ask("status")
     assert (status["engine"], status["data_plane"]) == (engine, engine)
     assert {port["engine"] for port in status["ports"]} == {engine}
+    assert status["batch_io"] == ("python" if status["batch_io_why"] else "c")
     h1 = lab.client("h1")
     assert (
         h1.ask("ping", dag=str(lab.locator("h2", "ad1")), count=3, interval=0.01, timeout=2)["received"] == 3

@@ -74,5 +74,7 @@ def _print_engine(status: dict[str, Any]) -> None:
     for port in status["ports"]:
         if port["engine"] != engine:
             click.echo(f"  {port['ifname']} by {port['engine']}: {port['engine_why']}")
+    if status["batch_io"] != "c":
+        click.echo(f"  one system call a frame: {status['batch_io_why']}")
     if status["routes_left_out"]:
         click.echo(f"  {status['routes_left_out']} routes do not fit the eBPF map: click serves them")

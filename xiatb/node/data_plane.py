@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xiatb.click.graph import Router, flatten_text
 from xiatb.errors import HostNotAbleError, XiatbError
+from xiatb.fastpath import batch
 from xiatb.node.acceleration import Differences, differences
 from xiatb.node.config import NodeConfig
 from xiatb.node.context import write_log
@@ -102,14 +103,18 @@ class DataPlane:
 
     def describe(self) -> Json:
         """{"data_plane": what was asked for, "engine": "ebpf" or "click", "engine_why": "" or the reason,
-        "routes_left_out": routes that did not fit the eBPF map}."""
+        "routes_left_out": routes that did not fit the eBPF map, "batch_io": "c" or "python", how packet
+        sockets are read and written, "batch_io_why": "" or why not in C}."""
         accelerator = self._accelerator
         why = self._why if accelerator is None else accelerator.paused
+        library, missing = batch.loaded()
         return {
             "data_plane": self._config.data_plane,
             "engine": "click" if why or accelerator is None else "ebpf",
             "engine_why": why,
             "routes_left_out": 0 if accelerator is None else accelerator.overflow,
+            "batch_io": "python" if library is None else "c",
+            "batch_io_why": missing,
         }
 
     def describe_port(self, port: Port) -> Json:
