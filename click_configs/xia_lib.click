@@ -47,7 +47,7 @@ elementclass XIALocal {
 //   output 0  XIP packets received, checked
 //   output 1  packets that could not be sent, for XCMP
 elementclass XIALineCard { $dev, $num, $mtu |
-    in :: FromDevice($dev) -> type :: Classifier(12/C0DE, 12/9990, 12/9991, -);
+    in :: FromDevice($dev) -> fast :: XIAFastPath -> type :: Classifier(12/C0DE, 12/9990, 12/9991, -);
     type[0] -> check :: CheckXIAHeader -> Paint($num) -> output;
     type[1] -> op :: Classifier(20/0001, -);
     type[2] -> Paint($num) -> join :: ToHost(join);
@@ -67,7 +67,7 @@ elementclass XIALineCard { $dev, $num, $mtu |
 
 // The port that leads to the node's own applications: no neighbours, so no XARP. Ports as XIALineCard.
 elementclass XIAInternalCard { $dev, $num, $mtu |
-    in :: FromDevice($dev) -> type :: Classifier(12/C0DE, -);
+    in :: FromDevice($dev) -> fast :: XIAFastPath -> type :: Classifier(12/C0DE, -);
     type[0] -> check :: CheckXIAHeader -> Paint($num) -> output;
     type[1] -> other :: Discard;
 

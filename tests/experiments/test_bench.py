@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.labs import needs_root
 from xiatb.experiments.bench.__main__ import BENCHMARKS, arguments
-from xiatb.experiments.bench.clickcost import CASES
+from xiatb.experiments.bench.clickcost import CASES, WAYS
 from xiatb.experiments.bench.figures import COLUMNS, Bar, Figure, as_json, print_table, rows
 from xiatb.experiments.bench.line import FAR, Line
 from xiatb.experiments.bench.sender import Message
@@ -126,7 +126,7 @@ def test_a_meter_leaves_the_warm_up_out() -> None:
 
 def test_the_cost_of_the_graph_is_measured(tmp_path: Path) -> None:
     figures = BENCHMARKS["clickcost"](1, 0.02)
-    assert [one.name for one in figures] == list(CASES)
+    assert [one.name for one in figures] == [f"{how}: {case}" for case in CASES for how in WAYS]
     assert all(one.value > 0 and one.met for one in figures)
 
 

@@ -93,7 +93,7 @@ def test_port_survives_its_interface(namespaces: Namespaces) -> None:
     loop = asyncio.new_event_loop()
     port = Port(1, "eth0", "link", 1500, loop)
     got: list[bytes] = []
-    port.set_receiver(lambda data: got.append(bytes(data)))
+    port.set_receiver(lambda frames: got.extend(map(bytes, frames)))
     try:
         for round_number in range(2):
             assert not port.send(frame(SID))

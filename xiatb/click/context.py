@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from xiatb.click.packet import Packet
 from xiatb.wire.dag import DAG
+
+BurstReceiver = Callable[[list[bytearray]], None]
 
 
 class Timer(Protocol):
@@ -32,8 +34,11 @@ class Device(Protocol):
     def send(self, data: bytearray) -> bool:
         """Send one whole frame; False when the system dropped it (ENOBUFS, link down)."""
 
-    def set_receiver(self, receiver: Callable[[bytearray], None]) -> None:
-        """Give every received frame to `receiver`, which owns the bytearray."""
+    def send_burst(self, frames: Sequence[bytearray]) -> list[int]:
+        """Send whole frames in order; gives the numbers, from 0, of those that the system dropped."""
+
+    def set_receiver(self, receiver: BurstReceiver) -> None:
+        """Give received frames to `receiver`, those that wait together at once; it owns the bytearrays."""
 
 
 class Context(Protocol):
@@ -87,7 +92,7 @@ class ManualDevice:
         self.mtu = mtu
         self.sent: list[bytes] = []
         self.full = False
-        self._receiver: Callable[[bytearray], None] | None = None
+        self._receiver: BurstReceiver | None = None
 
     def send(self, data: bytearray) -> bool:
         """Keep the frame, unless the port is set to be full."""
@@ -96,14 +101,18 @@ class ManualDevice:
         self.sent.append(bytes(data))
         return True
 
-    def set_receiver(self, receiver: Callable[[bytearray], None]) -> None:
+    def send_burst(self, frames: Sequence[bytearray]) -> list[int]:
+        """Send one after the other."""
+        return [number for number, data in enumerate(frames) if not self.send(data)]
+
+    def set_receiver(self, receiver: BurstReceiver) -> None:
         """Frames given to `deliver` go to `receiver` from now on."""
         self._receiver = receiver
 
-    def deliver(self, frame: bytes) -> None:
-        """A frame arrives."""
+    def deliver(self, *frames: bytes) -> None:
+        """Frames arrive, all of them before the first is looked at."""
         if self._receiver is not None:
-            self._receiver(bytearray(frame))
+            self._receiver(list(map(bytearray, frames)))
 
 
 class ManualContext:

@@ -26,6 +26,7 @@ from xiatb.click.errors import HandlerError
 from xiatb.click.packet import Packet
 
 if TYPE_CHECKING:
+    from xiatb.click.flows import Trace
     from xiatb.click.scheduler import Scheduler
 
 Receiver = Callable[[Packet], None]
@@ -66,7 +67,7 @@ class Element:
 
     __slots__ = (
         "class_name", "config", "ctx", "in0", "ins", "n_in", "n_out", "name", "out0", "outs",
-        "ports", "sched", "upstream",
+        "ports", "sched", "targets", "upstream",
     )  # fmt: skip
 
     PORTS: ClassVar[str] = "1/1"
@@ -89,6 +90,7 @@ class Element:
         self.out0: Receiver = _nowhere
         self.in0: Puller = _nothing
         self.upstream: list[list[Element]] = []
+        self.targets: list[tuple[Element, int]] = []
         self.ports: list[str] = []
 
     # -- life -----------------------------------------------------------------------------------
@@ -146,6 +148,27 @@ class Element:
     def optional_output(self, port: int) -> Receiver | None:
         """The receiver at output `port`, None when it is not connected."""
         return self.outs[port] if port < self.n_out else None
+
+    # -- flows (see flows.py) -------------------------------------------------------------------
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Do to `trace.packet`, that came by input `port`, what is done to every packet of its flow, and
+        give the number of the output that all of them leave by. None: this element must see each packet.
+
+        Nothing but `trace` may change. An element whose answer can change must call `forget_flows` then;
+        what is written to handlers has that effect by itself.
+        """
+        return None
+
+    def shortcut(self, source: Element) -> Callable[[list[bytearray]], None] | None:
+        """A function for frames received by `source`, which pushes into this element; None: push packets."""
+        return None
+
+    def count_flow(self, packets: int, octets: int) -> None:
+        """So many packets, of so many octets with Ethernet headers, went a way that `trace` has shown."""
+
+    def forget_flows(self) -> None:
+        """What this element does to packets has changed."""
+        self.sched.forget_flows()
 
     def timer(self, delay: float, fn: Callable[[], None]) -> Timer:
         """Call `fn` in `delay` seconds and let the graph work off what that starts."""

@@ -52,6 +52,7 @@ class Router:
         self.processing: dict[str, str] = {}
         self.channels: dict[str, Element] = {}
         self.ctx: Context | None = None
+        self.scheduler: Scheduler | None = None
         self.refresh: Callable[[], None] = _nothing_new
 
     @classmethod
@@ -110,12 +111,14 @@ class Router:
             element.n_in, element.n_out = len(ins), len(outs)
             element.outs = [element.out0] * len(outs)
             element.ins = [element.in0] * len(ins)
+            element.targets = [(element, 0)] * len(outs)
             element.upstream = [[] for _ in ins]
             element.ports = [f"input {port} {KIND_WORDS[kind]}" for port, kind in enumerate(ins)]
             element.ports += [f"output {port} {KIND_WORDS[kind]}" for port, kind in enumerate(outs)]
         for wire in self.flat.connections:
             source, target = self.elements[wire.source], self.elements[wire.target]
             kind = self.processing[wire.source].split("/")[1][wire.out_port]
+            source.targets[wire.out_port] = (target, wire.in_port)
             if kind == PUSH:
                 source.outs[wire.out_port] = target.receiver(wire.in_port)
             elif kind == PULL:
@@ -130,7 +133,7 @@ class Router:
         element that fails.
         """
         self.ctx = ctx
-        scheduler = Scheduler(ctx, self.write)
+        scheduler = self.scheduler = Scheduler(ctx, self.write)
         problems = Problems()
         for element in self.elements.values():
             element.ctx = ctx
@@ -169,7 +172,7 @@ class Router:
         element, name = self._split(path)
         if element is None:
             return self._read_global(name)
-        self.refresh()
+        self._bring_up_to_date()
         handlers = element.read_handlers()
         if name not in handlers:
             known = "; it is write-only" if name in element.write_handlers() else ""
@@ -182,8 +185,18 @@ class Router:
         handlers = element.write_handlers() if element is not None else {}
         if element is None or name not in handlers:
             raise HandlerError(f"no write handler '{path}'", 511)
+        self._bring_up_to_date()
+        try:
+            handlers[name](value)
+        finally:
+            if self.scheduler is not None:
+                self.scheduler.forget_flows()
+
+    def _bring_up_to_date(self) -> None:
+        """Counters get what was done without the elements."""
+        if self.scheduler is not None:
+            self.scheduler.settle()
         self.refresh()
-        handlers[name](value)
 
     def has_handler(self, path: str, write: bool = False) -> bool:
         """Whether `read` or `write` would find a handler; raises HandlerError when there is no such

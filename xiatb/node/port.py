@@ -7,8 +7,9 @@ opened when the kernel tells of it, and an interface that was deleted and made a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from xiatb.click.context import BurstReceiver
 from xiatb.node import rtnetlink, sid_filter
 from xiatb.node.control_protocol import Json
 from xiatb.node.packet_socket import PacketSocket
@@ -17,7 +18,7 @@ ETHERTYPES = (0xC0DE, 0x9990, 0x9991)
 """XIP, XARP and XJOIN; the first one's socket also sends."""
 
 
-def _discard(frame: bytearray) -> None:
+def _discard(frames: list[bytearray]) -> None:
     """Receiver of a port whose graph has no FromDevice for it."""
 
 
@@ -41,13 +42,13 @@ class Port:
         self.up = False
         self.unsent = 0
         self._loop = loop
-        self._receiver: Callable[[bytearray], None] = _discard
+        self._receiver: BurstReceiver = _discard
         self._sockets: list[PacketSocket] = []
         self._program: Sequence[sid_filter.Instruction] | None = None
         self._past = {"rx": 0, "tx": 0, "tx_dropped": 0, "rx_down": 0, "rx_dropped": 0}
 
-    def set_receiver(self, receiver: Callable[[bytearray], None]) -> None:
-        """Gives the function that takes every received Ethernet frame (a copy of its own)."""
+    def set_receiver(self, receiver: BurstReceiver) -> None:
+        """Gives the function that takes received Ethernet frames, up to 64 that waited together (copies)."""
         self._receiver = receiver
 
     def update(self, link: rtnetlink.Link | None) -> None:
@@ -78,15 +79,14 @@ class Port:
 
     def _readable(self, sock: PacketSocket) -> None:
         try:
-            sock.drain(self._receive)
+            frames = sock.receive_burst()
+            if frames:
+                self._receiver(frames)
         except OSError:
             # The interface is going away; the link monitor tells and logs whether it comes back.
             self._close_sockets()
             self.up = False
             self.ifindex = 0
-
-    def _receive(self, frame: memoryview) -> None:
-        self._receiver(bytearray(frame))
 
     def send(self, data: bytes | bytearray | memoryview) -> bool:
         """Sends one Ethernet frame; False when it was dropped."""
@@ -94,6 +94,13 @@ class Port:
             self.unsent += 1
             return False
         return self._sockets[0].send(data)
+
+    def send_burst(self, frames: Sequence[bytearray]) -> list[int]:
+        """Sends Ethernet frames in order; gives the numbers, from 0, of those that were dropped."""
+        if not self._sockets:
+            self.unsent += len(frames)
+            return list(range(len(frames)))
+        return self._sockets[0].send_burst(frames)
 
     def exclude(self, keys: Sequence[bytes]) -> None:
         """Stops receiving XIP frames whose final intent is one of these XIDs (24-byte keys)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from xiatb.click.context import Context
 from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 _REASONS = ("version", "nodes", "truncated", "last")
@@ -59,6 +60,18 @@ class CheckXIAHeader(Element):
             del data[net + need :]
         p.steps = 0
         self.out0(p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Version and length of a flow's packets are known to be right."""
+        data, net = trace.packet.data, trace.packet.net
+        dnode, snode, last = data[net + 5], data[net + 6], data[net + 7]
+        trace.packet.steps = 0
+        good = 0 < dnode <= 20 and 0 < snode <= 20 and (last < dnode or last == 0x7E)
+        return 0 if good and len(data) >= net + 8 + 28 * (dnode + snode) else None
+
+    def count_flow(self, packets: int, octets: int) -> None:
+        """Good packets."""
+        self.count += packets
 
     def _drop(self, p: Packet, reason: str) -> None:
         self.drops += 1

@@ -9,6 +9,7 @@ from xiatb.click.args import Arg, to_count
 from xiatb.click.context import Context
 from xiatb.click.element import Element, Receiver, WriteHandler, number, shows
 from xiatb.click.errors import HandlerError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import REASON_TOO_BIG, Packet
 
 
@@ -43,6 +44,7 @@ class CheckXIAMTU(Element):
         if mtu < 0:
             raise HandlerError("mtu is negative")
         self.mtu = mtu
+        self.forget_flows()
         if self.changed is not None:
             self.changed()
 
@@ -56,3 +58,9 @@ class CheckXIAMTU(Element):
             p.reason = REASON_TOO_BIG
             p.value = self.mtu
             self.too_big(p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Packets that are not too big pass."""
+        if self.mtu:
+            trace.limit = min(trace.limit, self.mtu + trace.packet.net)
+        return 0

@@ -9,9 +9,11 @@ from typing import Any
 from xiatb.click.args import REQUIRED, Arg, to_text
 from xiatb.click.element import Element, shows
 from xiatb.click.errors import ConfigError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 _CLAUSE = re.compile(r"(!?)(\d+)/([0-9A-Fa-f?]+)(?:%([0-9A-Fa-f]+))?\Z")
+_XIP = 0xC0DE
 Clause = tuple[int, int, int, int, bool]  # offset, end, mask, value, negated
 
 
@@ -61,6 +63,14 @@ class Classifier(Element):
             if (last == () or _ethertype(last)) and () not in self.rules[:-1]:
                 return self._receive_by_ethertype
         return self.receive
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """The rule for XIP, when all rules are plain ethertypes."""
+        if self.receiver(0) == self._receive_by_ethertype:
+            for number, rule in enumerate(self.rules):
+                if rule == () or rule[0][3] == _XIP:
+                    return number
+        return None
 
     def _receive_by_ethertype(self, p: Packet) -> None:
         data = p.data

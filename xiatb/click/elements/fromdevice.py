@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
@@ -40,7 +41,13 @@ class FromDevice(Element):
         device = ctx.device(self.devname)
         if device is None:
             raise ConfigError(f"the node has no port '{self.devname}'")
-        device.set_receiver(self.receive_frame)
+        receive = self.targets[0][0].shortcut(self) or self.receive_frames
+        device.set_receiver(partial(self.sched.burst, receive))
+
+    def receive_frames(self, frames: list[bytearray]) -> None:
+        """Frames came in together."""
+        for data in frames:
+            self.receive_frame(data)
 
     def receive_frame(self, data: bytearray) -> None:
         """A frame came in; `data` is ours from now on."""
@@ -51,3 +58,8 @@ class FromDevice(Element):
             self.malformed += 1
             return
         self.sched.enter(self.out0, Packet(data))
+
+    def count_flow(self, packets: int, octets: int) -> None:
+        """Packets that came in here."""
+        self.count += packets
+        self.bytes += octets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xiatb.click.args import REQUIRED, Arg, to_int
 from xiatb.click.element import Element, ReadHandler, WriteHandler, number
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -29,3 +30,8 @@ class Paint(Element):
         """Paint."""
         p.port = self.color
         return p
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As simple_action."""
+        self.simple_action(trace.packet)
+        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.element import Element, shows
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -28,3 +29,7 @@ class PaintSwitch(Element):
             self.outs[p.port](p)
         else:
             self.drops += 1
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """The output is the annotation's."""
+        return trace.packet.port if 0 <= trace.packet.port < self.n_out else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from xiatb.click.args import Arg, to_positive
 from xiatb.click.element import Element, WriteHandler, shows
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -60,6 +61,15 @@ class Queue(Element):
             return packets.popleft() if packets else None
 
         return pull
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Packets pass at once as long as none waits here."""
+        trace.blocked = self.packets.__len__
+        return 0
+
+    def count_flow(self, packets: int, octets: int) -> None:
+        """Each of them was the only one here."""
+        self.highwater = max(self.highwater, 1)
 
     def reset(self) -> None:
         """Throw away what is kept."""

@@ -8,6 +8,7 @@ from xiatb.click.args import REQUIRED, Arg, to_text
 from xiatb.click.context import Context, Device
 from xiatb.click.element import Element, shows, zeroes
 from xiatb.click.errors import ConfigError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -15,10 +16,11 @@ class ToDevice(Element):
     """Sends packets, which begin with their Ethernet header, out by the node's port DEVNAME.
 
     Its input is push or pull. As a pull element it sends whenever the queue before it has something. A
-    frame that the system refuses (ENOBUFS, link down) is counted in `drops`.
+    frame that the system refuses (ENOBUFS, link down) is counted in `drops`. Frames that came of one burst
+    of received ones are sent together, at its end.
     """
 
-    __slots__ = ("bytes", "count", "device", "devname", "drops", "scheduled")
+    __slots__ = ("burst", "bytes", "count", "device", "devname", "drops", "scheduled")
     PORTS = "1/0"
     PROCESSING = "a/h"
     ARGS = (Arg("DEVNAME", to_text, "name of the port", REQUIRED),)
@@ -38,6 +40,7 @@ class ToDevice(Element):
         super().configure(args)
         self.count = self.bytes = self.drops = 0
         self.scheduled = False
+        self.burst: list[bytearray] = []
 
     def initialize(self, ctx: Context) -> None:
         """Find the port and, when the input is pull, listen to the queue."""
@@ -45,16 +48,30 @@ class ToDevice(Element):
         if device is None:
             raise ConfigError(f"the node has no port '{self.devname}'")
         self.device = device
+        self.sched.senders.append((self.burst, self._send))
         self.listen(self._wake)
 
     def receive(self, p: Packet) -> None:
         """Send a pushed packet."""
-        data = p.data
-        if self.device.send(data):
-            self.count += 1
-            self.bytes += len(data)
+        self.burst.append(p.data)
+        if not self.sched.bursting:
+            self._send()
+
+    def trace(self, port: int, trace: Trace) -> None:
+        """The end of a way."""
+        trace.send = self.burst.append
+
+    def _send(self) -> None:
+        """Send the frames that are kept."""
+        frames = self.burst.copy()
+        self.burst.clear()
+        if len(frames) == 1:
+            refused = [] if self.device.send(frames[0]) else [0]
         else:
-            self.drops += 1
+            refused = self.device.send_burst(frames)
+        self.count += len(frames) - len(refused)
+        self.bytes += sum(map(len, frames)) - sum(len(frames[number]) for number in refused)
+        self.drops += len(refused)
 
     def _wake(self) -> None:
         if not self.scheduled:
@@ -62,17 +79,15 @@ class ToDevice(Element):
             self.sched.wake(self._drain)
 
     def _drain(self) -> None:
-        """Send what the queue holds, a burst at a time."""
+        """Take what the queue holds, a burst at a time."""
         self.scheduled = False
-        pull, send = self.in0, self.device.send
+        pull, keep = self.in0, self.burst.append
         for _ in range(self.BURST):
             p = pull()
             if p is None:
-                return
-            data = p.data
-            if send(data):
-                self.count += 1
-                self.bytes += len(data)
-            else:
-                self.drops += 1
-        self._wake()
+                break
+            keep(p.data)
+        else:
+            self._wake()
+        if self.burst and not self.sched.bursting:
+            self._send()

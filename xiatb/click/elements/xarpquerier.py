@@ -10,6 +10,7 @@ from xiatb.click.args import REQUIRED, Arg, to_positive, to_seconds, to_text
 from xiatb.click.context import Context, Timer
 from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows, zeroes
 from xiatb.click.errors import ConfigError, HandlerError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
 from xiatb.errors import WireError
 from xiatb.wire import xarp
@@ -134,6 +135,14 @@ class XARPQuerier(Element):
         else:
             self._wait(nexthop, p)
 
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Packets for a neighbour whose address is known pass."""
+        header = self.headers.get(trace.packet.nexthop or b"")
+        if header is None or port != 0:
+            return None
+        trace.packet.data[:ETHER_LEN] = header
+        return 0
+
     def _wait(self, key: bytes, p: Packet) -> None:
         """Keep a packet; ask when nobody has asked yet."""
         pending = self.pending.get(key)
@@ -203,6 +212,7 @@ class XARPQuerier(Element):
     def forget(self, key: bytes) -> None:
         """A neighbour has gone; the next packet for it asks anew."""
         self.headers.pop(key, None)
+        self.forget_flows()
         if self.neighbours.pop(key, None) is not None and self.changed is not None:
             self.changed(key, None)
 
@@ -216,7 +226,10 @@ class XARPQuerier(Element):
         if key not in self.neighbours and len(self.neighbours) >= MAX_ENTRIES:
             self.forget(next(iter(self.neighbours)))
         self.neighbours[key] = _Neighbour(bytes(mac), self.ctx.now())
-        self.headers[key] = bytes(mac) + self.mac + _XIP
+        header = bytes(mac) + self.mac + _XIP
+        if self.headers.get(key) != header:
+            self.headers[key] = header
+            self.forget_flows()
         if self.changed is not None:
             self.changed(key, bytes(mac))
         if self.sweeping is None:

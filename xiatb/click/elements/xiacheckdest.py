@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xiatb.click.element import Element
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -18,14 +19,19 @@ class XIACheckDest(Element):
 
     def receive(self, p: Packet) -> None:
         """Decide."""
+        self.outs[self._output(p)](p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As receive."""
+        return self._output(trace.packet)
+
+    @staticmethod
+    def _output(p: Packet) -> int:
         data, net = p.data, p.net
         last = data[net + 7]
         if last + 1 == data[net + 5]:
-            self.out0(p)
-            return
+            return 0
         node = net + 8 + 28 * last
         kind = data[node + 3]
-        if kind in (0x12, 0x13, 0x31, 0x32) and not (data[node] or data[node + 1] or data[node + 2]):
-            self.out0(p)
-        else:
-            self.outs[1](p)
+        final = kind in (0x12, 0x13, 0x31, 0x32) and not (data[node] or data[node + 1] or data[node + 2])
+        return 0 if final else 1

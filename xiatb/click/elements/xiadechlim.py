@@ -6,6 +6,7 @@ from typing import Any
 
 from xiatb.click.context import Context
 from xiatb.click.element import Element, Receiver, shows
+from xiatb.click.flows import Trace
 from xiatb.click.packet import REASON_HLIM, Packet
 
 
@@ -40,3 +41,8 @@ class XIADecHLIM(Element):
         if self.expired is not None:
             p.reason = REASON_HLIM
             self.expired(p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Packets with hops to spare pass."""
+        trace.hops += 1
+        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xiatb.click.element import Element
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -21,3 +22,7 @@ class XIADeliver(Element):
             self.out0(p)
         else:
             self.outs[1](p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As receive."""
+        return 0 if trace.packet.out >= 0 else 1

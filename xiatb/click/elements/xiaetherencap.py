@@ -8,6 +8,7 @@ from xiatb.click.args import Arg, to_mac, to_text
 from xiatb.click.context import Context
 from xiatb.click.element import Element
 from xiatb.click.errors import ConfigError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import ETHER_LEN, Packet
 
 
@@ -43,3 +44,8 @@ class XIAEtherEncap(Element):
         p.data[: p.net] = self.header
         p.net = ETHER_LEN
         return p
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As simple_action."""
+        self.simple_action(trace.packet)
+        return 0

@@ -7,6 +7,7 @@ from typing import Any
 from xiatb.click.args import Arg, to_count
 from xiatb.click.context import Context
 from xiatb.click.element import Element, Receiver, shows
+from xiatb.click.flows import Trace
 from xiatb.click.packet import REASON_UNREACHABLE, Packet
 
 
@@ -42,3 +43,7 @@ class XIAHostGuard(Element):
         if self.refused is not None:
             p.reason = REASON_UNREACHABLE
             self.refused(p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """Packets of the node's own pass; others are counted one by one."""
+        return 0 if trace.packet.port < 0 or trace.packet.port == self.internal else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xiatb.click.element import Element
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -17,6 +18,16 @@ class XIANextHop(Element):
 
     def receive(self, p: Packet) -> None:
         """Advance."""
+        self._advance(p)
+        self.out0(p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As receive."""
+        self._advance(trace.packet)
+        return 0
+
+    @staticmethod
+    def _advance(p: Packet) -> None:
         data, net = p.data, p.net
         last = data[net + 7]
         edge = (net + 4 + 28 * data[net + 5] if last == 0x7E else net + 32 + 28 * last) + p.path
@@ -24,4 +35,3 @@ class XIANextHop(Element):
         data[edge] |= 0x80
         data[net + 7] = index
         p.steps += 1
-        self.out0(p)

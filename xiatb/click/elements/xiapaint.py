@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xiatb.click.args import REQUIRED, Arg, to_int
 from xiatb.click.element import Element
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -23,3 +24,8 @@ class XIAPaint(Element):
         """Paint."""
         p.out = self.port
         return p
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As simple_action."""
+        self.simple_action(trace.packet)
+        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.element import Element, shows
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -29,3 +30,7 @@ class XIAPaintSwitch(Element):
             self.outs[p.out](p)
         else:
             self.drops += 1
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """The output is the annotation's."""
+        return trace.packet.out if 0 <= trace.packet.out < self.n_out else None

@@ -7,6 +7,7 @@ from typing import Any
 from xiatb.click.args import REQUIRED, Arg, to_text
 from xiatb.click.element import Element
 from xiatb.click.errors import ConfigError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
 
@@ -63,3 +64,14 @@ class XIASelectPath(Element):
                 self.out0(p)
                 return
         self.outs[1](p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As receive."""
+        p = trace.packet
+        p.path = 0 if self.order else p.path + 1
+        data, net = p.data, p.net
+        dnode, last = data[net + 5], data[net + 7]
+        edge = net + 4 + 28 * dnode if last == 0x7E else net + 32 + 28 * last
+        if p.path == 4 or (self.order and p.steps >= dnode):
+            return 1
+        return 0 if data[edge + p.path] & 0x7F < dnode else 1

@@ -10,6 +10,7 @@ from xiatb.click.args import REQUIRED, Arg, to_text
 from xiatb.click.context import Context
 from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows
 from xiatb.click.errors import ConfigError, HandlerError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 from xiatb.errors import WireError
 from xiatb.wire.walk import DISCARD, FALLBACK, SELF, UNREACHABLE, Entry
@@ -45,7 +46,8 @@ class XIAXIDRouteTable(Element):
     """
 
     __slots__ = (
-        "_default", "changed", "drops", "enabled", "fallback", "local", "route", "switched", "table", "type",
+        "_default", "changed", "drops", "enabled", "fallback", "live", "local", "route", "switched", "table",
+        "type",
     )  # fmt: skip
     PORTS = "1/3"
     PROCESSING = "push"
@@ -64,6 +66,7 @@ class XIAXIDRouteTable(Element):
         self.changed: RouteWatcher | None = None
         self.switched: Callable[[], None] | None = None
         self.enabled = True
+        self.live = False
         self.drops = 0
         for index, text in enumerate(self.route):
             try:
@@ -74,6 +77,7 @@ class XIAXIDRouteTable(Element):
 
     def initialize(self, ctx: Context) -> None:
         """Enter the routes, now that `self` is known."""
+        self.live = True
         self.local: Receiver = self.outs[1]
         self.fallback: Receiver = self.outs[2]
         for text in self.route:
@@ -103,6 +107,23 @@ class XIAXIDRouteTable(Element):
         else:
             self.fallback(p)
 
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """As receive; what is discarded is counted one by one."""
+        p = trace.packet
+        data, net = p.data, p.net
+        last = data[net + 7]
+        edge = net + 4 + 28 * data[net + 5] if last == 0x7E else net + 32 + 28 * last
+        node = net + 8 + 28 * (data[edge + p.path] & 0x7F)
+        key = bytes(data[node : node + 24])
+        entry = self.table.get(key, self._default)
+        if entry is None or not self.enabled or entry.port in (FALLBACK, UNREACHABLE):
+            return 2
+        if entry.port >= 0:
+            p.out, p.nexthop = entry.port, entry.nexthop or key
+            return 0
+        p.out = entry.deliver
+        return 1 if entry.port == SELF else None
+
     # -- for the node ---------------------------------------------------------------------------
     def watch(self, changed: RouteWatcher, switched: Callable[[], None]) -> None:
         """Tell `changed` every route from now on, those that are there first, and call `switched` when the
@@ -121,21 +142,30 @@ class XIAXIDRouteTable(Element):
     @default.setter
     def default(self, entry: Entry | None) -> None:
         self._default = entry
+        self._tell(self.type, entry)
+
+    def _tell(self, target: bytes | int, entry: Entry | None) -> None:
+        """A route has changed."""
+        if self.live:
+            self.forget_flows()
         if self.changed is not None:
-            self.changed(self.type, entry)
+            self.changed(target, entry)
 
     def set(self, key: bytes, entry: Entry) -> None:
         """Route the XID with this key (24 octets); replaces what was there. HandlerError for another type."""
         if len(key) != 24 or int.from_bytes(key[:4], "big") != self.type:
             raise HandlerError(f"{key.hex()} is not the key of an XID of type 0x{self.type:x}")
+        known = self.table.get(key) == entry
         self.table[key] = entry
-        if self.changed is not None:
+        if known and self.changed is not None:
             self.changed(key, entry)
+        elif not known:
+            self._tell(key, entry)
 
     def remove(self, key: bytes) -> None:
         """Forget the route of this XID; nothing happens when there is none."""
-        if self.table.pop(key, None) is not None and self.changed is not None:
-            self.changed(key, None)
+        if self.table.pop(key, None) is not None:
+            self._tell(key, None)
 
     # -- handlers -------------------------------------------------------------------------------
     def _add(self, text: str, own: bytes = b"", fresh: bool = False) -> None:

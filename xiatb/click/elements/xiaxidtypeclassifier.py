@@ -8,6 +8,7 @@ from typing import Any
 from xiatb.click.args import REQUIRED, Arg, to_text
 from xiatb.click.element import Element, Receiver, shows
 from xiatb.click.errors import ConfigError
+from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 from xiatb.errors import WireError
 from xiatb.wire.xid import XID, parse_type
@@ -76,6 +77,15 @@ class XIAXIDTypeClassifier(Element):
             self.rest(p)
         else:
             self.by_type[data[node + 3]](p)
+
+    def trace(self, port: int, trace: Trace) -> int | None:
+        """The first rule, unless a source, in which packets of a flow differ, has to be looked at."""
+        for number, rule in enumerate(self.rules):
+            if rule[0] == "src":
+                return None
+            if matches(rule, trace.packet):
+                return number
+        return None
 
     def receive(self, p: Packet) -> None:
         """Classify by any patterns."""
