@@ -112,9 +112,16 @@ class ReceiveBuffer:
         if lo < hi:
             start = min(start, starts[lo])
             end = max(end, ends[hi - 1])
+        recent = self._recent
+        if not recent or recent[-1] != start:
+            # A range has one place in it: a batch that fills one range must not push out the others, whose
+            # only report may then be lost.
+            for merged in (*starts[lo:hi], start):
+                if merged in recent:
+                    recent.remove(merged)
+            recent.append(start)
         starts[lo:hi] = [start]
         ends[lo:hi] = [end]
-        self._recent.append(start)
         return duplicate
 
     def _keep(self, position: int, piece: bytes) -> None:
