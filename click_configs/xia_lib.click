@@ -65,6 +65,26 @@ elementclass XIALineCard { $dev, $num, $mtu |
     inject :: FromHost -> queue;                      // whole frames of the node: joins, routing messages
 }
 
+// A port to an IPv4 network: XIP crosses it in UDP (port 13781) to the router whose 4ID is the next hop. $mtu is the
+// largest XIP packet it takes, $ip the own address with its prefix length, $gateway the IPv4 router for addresses
+// beyond that prefix (0.0.0.0: none). Ports as XIALineCard.
+elementclass XIAIPLineCard { $dev, $num, $mtu, $ip, $gateway |
+    in :: FromDevice($dev) -> type :: Classifier(12/0800, 12/0806, -);
+    type[0] -> decap :: XIAIPDecap($ip) -> check :: CheckXIAHeader -> Paint($num) -> output;
+    type[1] -> ask :: Tee(2) -> arpr :: ARPResponder($dev, $ip) -> queue;
+    ask[1]  -> [1] arpq;
+    type[2] -> other :: Discard;                    // neither IPv4 nor ARP
+    decap[1] -> strange :: Discard;                 // for others, or no XIP inside
+
+    queue :: Queue(1000) -> device :: ToDevice($dev);
+    input -> mtu :: CheckXIAMTU($mtu) -> encap :: XIAIPEncap($ip) -> arpq :: ARPQuerier($dev, $ip, $gateway) -> queue;
+    mtu[1]   -> [1] output;
+    encap[1] -> [1] output;
+    arpq[1]  -> [1] output;
+
+    inject :: FromHost -> queue;
+}
+
 // The port that leads to the node's own applications: no neighbours, so no XARP. Ports as XIALineCard.
 elementclass XIAInternalCard { $dev, $num, $mtu |
     in :: FromDevice($dev) -> fast :: XIAFastPath -> type :: Classifier(12/C0DE, -);

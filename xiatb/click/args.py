@@ -225,6 +225,17 @@ def to_mac(text: str) -> bytes:
     return address
 
 
+def to_ip_prefix(text: str) -> tuple[bytes, int]:
+    """An IPv4 address of 4 octets and its prefix length: `192.0.2.1/24`; without a length it is 32."""
+    address, slash, length = unquote(text).partition("/")
+    parts = address.split(".")
+    octets = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 4]
+    bits = int(length) if length.isascii() and length.isdigit() and len(length) < 3 else -1
+    if len(parts) != 4 or len(octets) != 4 or max(octets) > 255 or (slash and not 0 <= bits <= 32):
+        raise ConfigError(f"'{text}' is not an IPv4 address with or without a prefix length")
+    return bytes(octets), bits if slash else 32
+
+
 def to_dag(text: str) -> DAG:
     """A DAG in any of its text forms, in quotes when it holds commas."""
     try:

@@ -14,18 +14,25 @@ CORES = {
     "guest": "XIAHostCore",
 }
 LIBRARIES = {"router": "router", "hypervisor": "hypervisor", "host": "host", "guest": "host"}
-CARDS = {"internal": "XIAInternalCard", "link": "XIALineCard", "guest": "XIAGuestCard"}
+CARDS = {
+    "internal": "XIAInternalCard", "link": "XIALineCard", "guest": "XIAGuestCard", "ip": "XIAIPLineCard",
+}  # fmt: skip
 NO_PORT = 255
+UDP_OVERHEAD = 28
+"""Octets of an IPv4 and a UDP header."""
 
 
 class PortSpec(NamedTuple):
     """A port: its name, what is behind it (`internal`: the node's own applications; `link`; `guest`: a
-    guest's tap), and the largest XIP packet it takes, octets.
+    guest's tap; `ip`: an IPv4 network), and the largest network packet it takes, octets. ip (address/prefix)
+    and gateway (address, may be empty) are of a port to an IPv4 network.
     """
 
     name: str
     role: str = "link"
     mtu: int = 1500
+    ip: str = ""
+    gateway: str = ""
 
 
 def compose(role: str, ports: list[PortSpec]) -> str:
@@ -51,7 +58,10 @@ def compose(role: str, ports: list[PortSpec]) -> str:
         if port.role not in CARDS:
             raise ConfigError(f"port '{port.name}': '{port.role}' is no role of a port")
         card = CARDS[port.role]
-        lines.append(f"lc{index} :: {card}({quote(port.name)}, {index}, {port.mtu});")
+        more = str(port.mtu)
+        if port.role == "ip":
+            more = f"{port.mtu - UDP_OVERHEAD}, {port.ip}, {port.gateway or '0.0.0.0'}"
+        lines.append(f"lc{index} :: {card}({quote(port.name)}, {index}, {more});")
         lines.append(f"out[{index}] -> lc{index} -> core;")
         lines.append(f"lc{index}[1] -> [1] core;")
     if not ports:

@@ -17,7 +17,7 @@ class Attachment:
     """The router that a host is joined to, and until when."""
 
     __slots__ = ("member", "port", "mac", "beacon", "heard", "suspect", "refresh_at", "expires", "seq", "mtu",
-                 "settled_at")  # fmt: skip
+                 "gateway_ip", "settled_at")  # fmt: skip
 
     def __init__(self, member: Membership, attempt: Attempt, accept: Accept, now: float) -> None:
         self.member = member
@@ -26,6 +26,7 @@ class Attachment:
         self.beacon = attempt.beacon
         self.seq = accept.seq
         self.mtu = accept.mtu
+        self.gateway_ip = accept.gateway_ip
         self.heard = now
         self.suspect = False
         self.settled_at = now + SETTLING if attempt.beacon.target != NOBODY else now

@@ -14,7 +14,7 @@ from typing import Any
 from xiatb.errors import InvalidFileError
 
 KINDS = ("host", "router", "hypervisor", "guest")
-ROLES = ("link", "guest", "internal")
+ROLES = ("link", "guest", "internal", "ip")
 ATTACHMENTS = ("xia0", "direct")
 DATA_PLANES = ("auto", "ebpf", "click")
 MIN_MTU = 576
@@ -32,7 +32,9 @@ class PortConfig:
 
     name: what people call it; ifname: its kernel name inside the namespace (default: `name`);
     mac: text, may be empty (the kernel's is used); mtu in bytes without Ethernet header;
-    role: "link" to another node, "guest" a tap of a virtual machine, "internal" unused here.
+    role: "link" to another node, "guest" a tap of a virtual machine, "ip" a link of an IPv4 network that XIP
+    crosses in UDP, "internal" unused here. ip: own IPv4 address with prefix length and ip_gateway: the next
+    router's address, of a port of role "ip" only.
     """
 
     name: str
@@ -40,6 +42,8 @@ class PortConfig:
     mtu: int = 1500
     role: str = "link"
     ifname: str = ""
+    ip: str = ""
+    ip_gateway: str = ""
 
     @property
     def device(self) -> str:
@@ -67,6 +71,10 @@ class NodeConfig:
     data_plane: str = "auto"
     pace: int = 1
     """Stretches the timers of join and routing, so that large labs have processors left for packets."""
+    gateway_ip: str = ""
+    """IPv4 address by which this node's AD is reached over IP; empty: it is not."""
+    gateway_hid: str = ""
+    """The router of the AD that has that address; empty: this one."""
 
     @property
     def is_gateway(self) -> bool:
@@ -123,6 +131,10 @@ class NodeConfig:
             if port.device in seen:
                 found.append(f"{where}.ifname: {port.device!r} is used twice")
             seen.add(port.device)
+            if port.role == "ip":
+                found += [f"{where}.{problem}" for problem in _ip_problems(port)]
+        if self.gateway_ip and not _is_ipv4(self.gateway_ip):
+            found.append(f"gateway_ip: {self.gateway_ip!r} is no IPv4 address")
         return found
 
     def save(self, path: Path) -> None:
@@ -133,13 +145,31 @@ class NodeConfig:
         path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
+def _is_ipv4(text: str) -> bool:
+    parts = text.split(".")
+    return len(parts) == 4 and all(part.isdecimal() and len(part) < 4 and int(part) < 256 for part in parts)
+
+
+def _ip_problems(port: PortConfig) -> list[str]:
+    address, _, prefix = port.ip.partition("/")
+    found = []
+    if not _is_ipv4(address) or not prefix.isdecimal() or not 1 <= int(prefix) <= 31:
+        found.append(f"ip: {port.ip!r} is not like 192.0.2.1/24")
+    if port.ip_gateway and not _is_ipv4(port.ip_gateway):
+        found.append(f"ip_gateway: {port.ip_gateway!r} is no IPv4 address")
+    return found
+
+
 def _known(cls: type, data: dict[str, Any], where: str, found: list[str]) -> dict[str, Any]:
     fields = set(cls.__dataclass_fields__)  # type: ignore[attr-defined]
     found += [f"{where}{key}: unknown key" for key in sorted(set(data) - fields)]
     return {key: value for key, value in data.items() if key in fields}
 
 
-_TEXT = {"name", "kind", "state_dir", "hid_key", "lab", "attach", "data_plane", "mac", "role", "ifname"}
+_TEXT = {
+    "name", "kind", "state_dir", "hid_key", "lab", "attach", "data_plane", "mac", "role", "ifname", "ip",
+    "ip_gateway", "gateway_ip", "gateway_hid",
+}  # fmt: skip
 _OPTIONAL_TEXT = {"ad", "ad_public", "ad_cert", "click", "names"}
 _NUMBERS = {"seed", "mtu", "pace"}
 

@@ -41,12 +41,13 @@ class ControlPlane:
         rng: Random,
         *,
         hypervisor: bool = False,
+        gateway_ip: bytes = bytes(4),
         join_config: JoinConfig | None = None,
         routing_config: RoutingConfig | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """See `LinkState` for the arguments; IdentityError when the certificate does not hold."""
+        """See `LinkState`, `RouterJoin` for arguments; IdentityError when the certificate does not hold."""
         given = list(ports)
         caps = Caps.ACCEPTS_HOSTS | (Caps.HYPERVISOR if hypervisor else Caps(0))
         self._mtu = {p.port: p.mtu for p in given}
@@ -71,6 +72,7 @@ class ControlPlane:
             ports=self._mtu,
             caps=caps,
             config=join_config,
+            gateway_ip=gateway_ip,
             entropy=entropy,
         )
 

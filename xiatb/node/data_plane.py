@@ -44,6 +44,9 @@ class DataPlane:
             return
         found = self._differences()
         self._left_out = found.ports
+        for port in self._ports:
+            if port.role == "ip":
+                self._left_out[port.index] = "XIP crosses an IP network there"
         for index, reason in sorted(found.ports.items()):
             write_log("info", f"port {index} is not accelerated: {reason}")
         if found.node:

@@ -60,7 +60,8 @@ class Locator(NamedTuple):
     """A host is joined: its address is now `RE ad own-HID`, its gateway `router_hid` at `port`.
 
     `mtu` is that of the router's port in bytes of XIP; `changed` is False when only the
-    gateway's MAC or MTU or nothing at all differs from the locator told before.
+    gateway's MAC or MTU or nothing at all differs from the locator told before. `gateway_ip` is the
+    IPv4 address (4 bytes) by which the AD is reached over IP, zeros when it has none.
     """
 
     ad: XID
@@ -69,6 +70,7 @@ class Locator(NamedTuple):
     router_mac: bytes = b""
     mtu: int = 1500
     changed: bool = True
+    gateway_ip: bytes = bytes(4)
 
 
 class LocatorLost(NamedTuple):

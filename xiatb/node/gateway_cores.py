@@ -20,7 +20,7 @@ from xiatb.node.routing import RoutingConfig
 from xiatb.wire import extension, xdgram, xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.walk import SELF, Entry
-from xiatb.wire.xid import BROADCAST_FID, SID_XROUTE, XID
+from xiatb.wire.xid import BROADCAST_FID, SID_XROUTE, XID, XidType
 
 if TYPE_CHECKING:
     from xiatb.node.port import Port
@@ -45,32 +45,57 @@ class GatewayCores(Cores):
             self._ad,
             bytes.fromhex(config.ad_public),
             bytes.fromhex(config.ad_cert),
-            [ControlPort(port.index, port.mtu, guest=port.role == "guest") for port in node.ports[1:]],
+            [
+                ControlPort(port.index, port.mtu, guest=port.role == "guest")
+                for port in node.ports[1:]
+                if port.role != "ip"
+            ],
             node.rng,
             hypervisor=config.kind == "hypervisor",
+            gateway_ip=node.gateway_ip,
             join_config=JoinConfig().paced(config.pace),
             routing_config=RoutingConfig().paced(config.pace),
         )
         self._flood_seq = node.rng.getrandbits(32)
         self._source = DAG.host(self._ad, node.hid)
         self._malformed = 0
+        self._ip_gateway = XID.parse(config.gateway_hid).key if config.gateway_hid else b""
+        self._actions[fx.SetRoute] = self._set_route
+        self._actions[fx.DelRoute] = self._del_route
         self._actions[fx.SendRouting] = self._send_routing
         self._actions[fx.HostJoined] = node.host_joined
         self._actions[fx.HostLeft] = node.host_left
 
     def start(self) -> None:
-        """Own AD and HID are here."""
+        """Own AD, HID and 4IDs are here; what goes to other 4IDs leaves by the IP port, if there is one."""
         self.node.tables.set(self._ad.key, Entry(SELF))
+        for index, port in enumerate(self.node.config.ports, 1):
+            if port.role == "ip":
+                self.node.tables.set(XID.parse(f"IP:{port.ip.partition('/')[0]}").key, Entry(SELF))
+                self.node.tables.set_default(XidType.IP, Entry(index))
+
+    def _set_route(self, effect: fx.SetRoute) -> None:
+        """The AD's IP gateway is where its HID is."""
+        self.node.tables.set(effect.key, effect.entry)
+        if effect.key == self._ip_gateway:
+            self.node.tables.set_default(XidType.IP, effect.entry)
+
+    def _del_route(self, effect: fx.DelRoute) -> None:
+        self.node.tables.remove(effect.key)
+        if effect.key == self._ip_gateway:
+            self.node.tables.set_default(XidType.IP, None)
 
     def link_up(self, port: Port) -> None:
         """Beacons at once, then at intervals."""
-        self._plane.link_up(port.index, time.monotonic())
-        self.run()
+        if port.role != "ip":
+            self._plane.link_up(port.index, time.monotonic())
+            self.run()
 
     def link_down(self, port: Port) -> None:
         """No beacons while the link is down."""
-        self._plane.link_down(port.index, time.monotonic())
-        self.run()
+        if port.role != "ip":
+            self._plane.link_down(port.index, time.monotonic())
+            self.run()
 
     def stop(self) -> None:
         """Tells hosts to look for another router."""
@@ -84,7 +109,10 @@ class GatewayCores(Cores):
         self.run()
 
     def receive_routing(self, packet: Packet) -> None:
-        """A packet for SID_XROUTE."""
+        """A packet for SID_XROUTE. Routing messages do not cross IP networks."""
+        if packet.port > 0 and self.node.ports[packet.port].role == "ip":
+            self._malformed += 1
+            return
         try:
             header = xip.parse(packet.data, packet.net)
             kinds, start = extension.chain(header.nxt, packet.data, header.payload_off, header.end)

@@ -25,4 +25,7 @@ def build_router(config: NodeConfig, ports: Sequence[Port]) -> Router:
 
 def composition(config: NodeConfig, ports: Sequence[Port]) -> str:
     """The usual graph for the node's role and ports, as text."""
-    return compose(config.kind, [PortSpec(port.name, port.role, port.mtu) for port in ports])
+    addresses = {item.device: (item.ip, item.ip_gateway) for item in config.ports}
+    nothing = ("", "")
+    specs = [PortSpec(port.name, port.role, port.mtu, *addresses.get(port.name, nothing)) for port in ports]
+    return compose(config.kind, specs)

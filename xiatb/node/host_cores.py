@@ -97,7 +97,8 @@ class HostCores(Cores):
         for kind in DEFAULT_TYPES:
             tables.set_default(kind, uplink)
         tables.set(effect.router_hid.key, uplink)
-        self.node.located(effect.ad, effect.router_hid, effect.port, effect.router_mac, effect.mtu)
+        at = effect.ad, effect.router_hid, effect.port, effect.router_mac, effect.mtu
+        self.node.located(*at, gateway_ip=effect.gateway_ip)
 
     def _lost(self, effect: fx.LocatorLost) -> None:
         for kind in DEFAULT_TYPES:

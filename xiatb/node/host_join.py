@@ -302,7 +302,7 @@ class HostJoin:
             self._effects.append(ForgetNeighbour(old.port, old.member.hid.key))
         self._effects.append(SetNeighbour(new.port, new.member.hid.key, new.mac))
         self._effects.append(
-            Locator(new.member.ad, new.member.hid, new.port, new.mac, new.mtu, changed=not same)
+            Locator(new.member.ad, new.member.hid, new.port, new.mac, new.mtu, not same, new.gateway_ip)
         )
         if old is not None and old.member.hid != new.member.hid:
             self._send_leave(old)

@@ -18,6 +18,7 @@ from xiatb.node.membership import SIGNATURE_LEN
 
 VERSION = 1
 NOBODY = bytes(20)
+NO_IP = bytes(4)
 _ETHERNET_MINIMUM = 46  # shorter payloads come padded to this on real Ethernet
 
 
@@ -54,7 +55,7 @@ _HEAD = struct.Struct(">BBH")
 _BEACON = struct.Struct(">BBH128sQ8sHH20s")
 _SOLICIT = struct.Struct(">BBH20s")
 _JOIN = struct.Struct(">BBH32s20s20s8sQ6s2x")
-_ACCEPT = struct.Struct(">BBH128s20sQQHHIH2x")
+_ACCEPT = struct.Struct(">BBH128s20sQQHHIH2x4s")
 _LEAVE = struct.Struct(">BBH32s20sQQ")
 
 _DOMAINS: dict[int, bytes] = {
@@ -107,7 +108,10 @@ class Join(NamedTuple):
 
 
 class Accept(NamedTuple):
-    """ACCEPT: the router's verdict on the JOIN of `host` (HID id) with sequence number `seq`."""
+    """ACCEPT: the router's verdict on the JOIN of `host` (HID id) with sequence number `seq`.
+
+    `gateway_ip` is the IPv4 address (4 bytes) by which the AD is reached over IP, zeros when it has none.
+    """
 
     credentials: bytes
     host: bytes
@@ -117,6 +121,7 @@ class Accept(NamedTuple):
     refresh_ms: int
     lifetime_ms: int
     mtu: int
+    gateway_ip: bytes
     raw: bytes
 
 
@@ -191,6 +196,7 @@ def pack_accept(
     refresh_ms: int,
     lifetime_ms: int,
     mtu: int,
+    gateway_ip: bytes = NO_IP,
 ) -> bytes:
     """Return an ACCEPT signed by the router's HID key, for the JOIN `seq` of `host` (20-byte HID id)."""
     body = _ACCEPT.pack(
@@ -205,6 +211,7 @@ def pack_accept(
         refresh_ms,
         lifetime_ms,
         min(mtu, 0xFFFF),
+        gateway_ip,
     )
     return _signed(key, JoinType.ACCEPT, body)
 
@@ -249,10 +256,10 @@ def _parse_join(buf: bytes) -> Join:
 
 def _parse_accept(buf: bytes) -> Accept:
     raw = _exactly(buf, _ACCEPT.size + SIGNATURE_LEN, "ACCEPT")
-    _, _, _, credentials, host, seq, last_seq, code, refresh, lifetime, mtu = _ACCEPT.unpack_from(raw)
+    _, _, _, credentials, host, seq, last_seq, code, refresh, lifetime, mtu, ip = _ACCEPT.unpack_from(raw)
     if code == Code.ACCEPTED and (refresh < 100 or lifetime < refresh):
         raise WireError(f"an ACCEPT for {lifetime} ms to be refreshed every {refresh} ms")
-    return Accept(credentials, host, seq, last_seq, code, refresh, lifetime, mtu, raw)
+    return Accept(credentials, host, seq, last_seq, code, refresh, lifetime, mtu, ip, raw)
 
 
 def _parse_leave(buf: bytes) -> Leave:

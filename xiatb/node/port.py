@@ -16,6 +16,8 @@ from xiatb.node.packet_socket import PacketSocket
 
 ETHERTYPES = (0xC0DE, 0x9990, 0x9991)
 """XIP, XARP and XJOIN; the first one's socket also sends."""
+IP_ETHERTYPES = (0x0800, 0x0806)
+"""IPv4 and ARP, of a port of role "ip"."""
 
 
 def _discard(frames: list[bytearray]) -> None:
@@ -71,7 +73,7 @@ class Port:
             self.ifindex = link.ifindex
 
     def _open(self) -> None:
-        for ethertype in ETHERTYPES:
+        for ethertype in IP_ETHERTYPES if self.role == "ip" else ETHERTYPES:
             program = self._program if ethertype == ETHERTYPES[0] else None
             sock = PacketSocket(self.name, ethertype, program=program)
             self._sockets.append(sock)

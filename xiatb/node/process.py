@@ -27,6 +27,7 @@ from xiatb.node.data_plane import DataPlane
 from xiatb.node.effects import HostJoined, HostLeft
 from xiatb.node.graph import build_router
 from xiatb.node.internal_link import ensure_internal_link
+from xiatb.node.join_messages import NO_IP
 from xiatb.node.locator import BROADCAST_MAC, NodeLocator
 from xiatb.node.names import Names
 from xiatb.node.operations import Operations
@@ -35,8 +36,9 @@ from xiatb.node.port import Port
 from xiatb.node.services import Services
 from xiatb.node.tables import Tables
 from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import behind
 from xiatb.wire.walk import SELF, Entry
-from xiatb.wire.xid import XID, XidType
+from xiatb.wire.xid import XID, XidType, four_id
 
 BOUND = Entry(SELF, deliver=0)
 """Route of a bound SID: deliver at port 0, the internal link."""
@@ -56,6 +58,7 @@ class NodeProcess:
         self.ports = self._make_ports()
         self.locator: NodeLocator | None = None
         self.names = Names(config.names)
+        self.gateway_ip = bytes(map(int, config.gateway_ip.split("."))) if config.gateway_ip else NO_IP
         self.bindings = Bindings(self.hid, self._binding_changed)
         self.context = NodeContext(self.hid.key, self.rng, {port.name: port for port in self.ports}, loop)
         self.pinger = Pinger(self._send_own, self._source, self.rng)
@@ -105,7 +108,7 @@ class NodeProcess:
         self._closers.append(self.services.close)
         if self.config.ad is not None and self.config.is_gateway:
             mtu = min((port.mtu for port in self.ports if port.role == "link"), default=1500)
-            self.located(XID.parse(self.config.ad), self.hid, 0, BROADCAST_MAC, mtu)
+            self.located(XID.parse(self.config.ad), self.hid, 0, BROADCAST_MAC, mtu, self.gateway_ip)
         await self.control.start()
         self._closers.append(self.control.close)
         handlers = ClickControl(self.config.click_path, self.router)
@@ -206,12 +209,17 @@ class NodeProcess:
 
     # Location
 
-    def located(self, ad: XID, router_hid: XID, port: int, gateway_mac: bytes, mtu: int) -> None:
-        """This node is now at `ad`, behind `router_hid` at `port`: tell graph and applications."""
+    def located(
+        self, ad: XID, router_hid: XID, port: int, gateway_mac: bytes, mtu: int, gateway_ip: bytes = NO_IP
+    ) -> None:
+        """This node is now at `ad`, behind `router_hid` at `port`: tell graph and applications.
+
+        `gateway_ip`: 4 bytes, where the AD is reached over IP; zeros: it is not."""
+        dag = DAG.host(ad, self.hid)
         direct = self.config.attach == "direct"
         uplink = self.ports[port]
         new = NodeLocator(
-            dag=DAG.host(ad, self.hid),
+            dag=dag if gateway_ip == NO_IP else behind(four_id(gateway_ip), dag),
             ad=ad,
             hid=self.hid,
             router_hid=router_hid,

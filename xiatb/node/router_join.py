@@ -107,9 +107,12 @@ class RouterJoin:
         ports: Mapping[int, int] | None = None,
         caps: int = jm.Caps.ACCEPTS_HOSTS,
         config: JoinConfig | None = None,
+        gateway_ip: bytes = jm.NO_IP,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`ad_public` (32 bytes) and `cert` (64 bytes, membership.issue) prove that we belong to `ad`.
+
+        `gateway_ip` (4 bytes) is told to hosts.
 
         `rng` jitters timers; nonces come from `entropy`, since they must differ after a restart.
         """
@@ -120,6 +123,7 @@ class RouterJoin:
         self._key = hid_key
         self._credentials = pack_credentials(hid_key.public, ad_public, cert)
         self._config = config or JoinConfig()
+        self._gateway_ip = gateway_ip
         self._entropy = entropy
         self._beacons = Beacons(
             hid_key,
@@ -316,6 +320,7 @@ class RouterJoin:
             refresh_ms=int(self._config.refresh * 1000),
             lifetime_ms=int(self._config.lifetime * 1000),
             mtu=self._beacons.ports.get(port, 1500),
+            gateway_ip=self._gateway_ip,
         )
 
     def _on_leave(self, port: int, leave: jm.Leave, now: float) -> None:

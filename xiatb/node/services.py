@@ -263,6 +263,10 @@ class Services:
             write_log("warning", f"{what}: {error.message}")
             return getattr(error, "code", "") not in ("ETIMEDOUT", "EAGAIN", "ESTALE")
         write_log("info", f"{what}: registered")
+        locator = self._node.locator
+        if locator is not None:
+            kind = what.partition(" ")[0]
+            self._node.control.publish({"event": "registered", "with": kind, "dag": str(locator.dag)})
         return True
 
     # For people

@@ -42,6 +42,8 @@ _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{1,8}")
 # dagaddr.cpp:330-342: a 4ID looks like the head of an IPv4 header with the address at its end.
 _IP_PREFIX = bytes.fromhex("4500000000010000fafa000000000000")
 
+_IP_TYPE = int(XidType.IP).to_bytes(4, "big")
+
 
 def type_name(number: int) -> str:
     """Return the text name of a type number; a type without a name is written as 0x-hex."""
@@ -60,6 +62,18 @@ def parse_type(text: str, at: int = 0) -> int:
     if _NUMBER.fullmatch(text):
         return int(text, 16)
     raise WireError(f"unknown XID type {text!r} at character {at}")
+
+
+def four_id(address: bytes) -> XID:
+    """Return the 4ID (type IP) of an IPv4 address of 4 bytes; WireError on another length."""
+    return XID(XidType.IP, _IP_PREFIX + address)
+
+
+def address_of(key: bytes) -> bytes | None:
+    """Return the IPv4 address (4 bytes) in the 24-byte key of a 4ID, None when it is none."""
+    if key[:4] != _IP_TYPE or key[4:20] != _IP_PREFIX:
+        return None
+    return key[20:]
 
 
 def _parse_id(kind: int, text: str, at: int) -> bytes:
