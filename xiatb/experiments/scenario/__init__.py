@@ -1,0 +1,1 @@
+"""Scenarios: files that say what happens in a lab, when, and what must come of it (docs/scenarios.md)."""
