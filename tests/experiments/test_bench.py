@@ -96,7 +96,7 @@ def test_nonsense_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_names_select() -> None:
-    assert list(BENCHMARKS) == ["forwarding", "click", "clickcost", "stream", "links"]
+    assert list(BENCHMARKS) == ["forwarding", "click", "clickcost", "stream", "links", "scale"]
     assert arguments(["links", "--quick"]).names == ["links"]
 
 

@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 
 from xiatb.identity.keys import KeyPair
+from xiatb.experiments.bench.scale import grid
+from xiatb.lab.builder import pace
 from xiatb.lab.keys import key_owners, write_keys
 from xiatb.lab.load import Topology, load, loads
 from xiatb.lab.paths import LabPaths
@@ -132,3 +134,18 @@ def test_the_data_plane_is_the_nodes_the_files_or_the_one_asked_for(tmp_path: Pa
     assert planes("auto") == ["auto", "auto", "auto"]
     path.write_text(path.read_text().replace("data_plane: ebpf\n", ""))
     assert planes() == ["auto", "auto", "click"]
+
+
+def plan_of_grid(side: int) -> Plan:
+    return make_plan(Topology(loads(grid(side)), Path("grid.yaml")))
+
+
+def test_only_large_labs_slow_their_timers() -> None:
+    assert [pace(plan_of(name)) for name in ("minimal", "migration", "abilene")] == [1, 1, 1]
+    assert [pace(plan_of_grid(side)) for side in (5, 6, 10)] == [1, 2, 4]
+
+
+def test_a_lab_of_two_hundred_nodes_is_planned() -> None:
+    """It is brought up by `scripts/bench scale` only: here it would take half a minute of both cores."""
+    plan = plan_of_grid(10)
+    assert (len(plan.nodes), len(plan.links), len(plan.ads)) == (200, 280, 10)

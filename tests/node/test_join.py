@@ -249,6 +249,28 @@ def test_an_expectation_ends() -> None:
     assert "invited" in router.seen(fx.Log)[-1].message
 
 
+def test_beacons_are_rare_where_only_a_router_is_and_frequent_again_for_a_host() -> None:
+    sim = Sim()
+    router, other = JoinRouter(sim, "r1"), JoinRouter(sim, "r2")
+    sim.connect(router, other)
+    router.join.router_at(0, True, sim.now)
+    sim.run(1)
+    told = len(router.seen(fx.SendJoin))
+    sim.run(50)
+    assert 4 <= len(router.seen(fx.SendJoin)) - told <= 6
+    host = Host(sim, "h1")
+    sim.lan([router, host])  # another port: hears as always
+    sim.run(0.5, lambda: host.at_router(router))
+    told = sum(sent.port == 1 for sent in router.seen(fx.SendJoin))
+    sim.run(10)
+    assert sum(sent.port == 1 for sent in router.seen(fx.SendJoin)) - told >= 10
+    told = sum(sent.port == 0 for sent in router.seen(fx.SendJoin))
+    router.join.router_at(0, False, sim.now)
+    router.tick()
+    sim.run(10)
+    assert sum(sent.port == 0 for sent in router.seen(fx.SendJoin)) - told >= 10
+
+
 def test_two_routers_on_one_wire_do_not_make_a_host_flap() -> None:
     sim, router, host = pair()
     other = JoinRouter(sim, "r2")

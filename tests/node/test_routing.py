@@ -11,6 +11,8 @@ import pytest
 
 from tests.node.netsim import Host, Link, Router, Sim, path
 from xiatb.node import effects as fx
+from xiatb.node.join import JoinConfig
+from xiatb.node.routing import RoutingConfig
 
 
 def chain(sim: Sim, ads: list[str], **link: float) -> tuple[list[Router], list[Link]]:
@@ -261,6 +263,46 @@ def test_digests_repair_what_forged_acknowledgements_suppressed() -> None:
     assert host.hid.key not in routers[1].routes
     sim.transmit = real  # type: ignore[method-assign]
     assert sim.run(3, lambda: path(routers[1], host.hid) is not None) < 1.2
+
+
+def test_what_came_in_together_goes_out_together() -> None:
+    """A router in the middle reads ten advertisements before it passes them on, in as few messages."""
+    sim = Sim()
+    routers, (left, right) = chain(sim, ["ad1", "ad1", "ad1"])
+    sim.run(3)
+    hosts = [Host(sim, f"h{number}") for number in range(10)]
+    before = right.frames
+    for host in hosts:
+        sim.connect(host, routers[0])
+    sim.run(0.5, lambda: all(path(routers[2], host.hid) is not None for host in hosts))
+    assert right.frames - before <= 10, "UPDATEs, ACKs and HELLOs of both ends"
+
+
+def test_a_pace_stretches_what_a_router_does_by_itself_but_not_its_answers() -> None:
+    def chatter(pace: int) -> tuple[float, int]:
+        sim = Sim()
+        config = {"routing_config": RoutingConfig().paced(pace), "join_config": JoinConfig().paced(pace)}
+        routers = [Router(sim, f"r{number}", f"ad{number}", **config) for number in range(3)]
+        links = [sim.connect(a, b) for a, b in zip(routers, routers[1:], strict=False)]
+        took = sim.run(2, lambda: reach_all(routers))
+        sim.run(20)
+        before = sum(link.frames for link in links)
+        sim.run(100)
+        return took, sum(link.frames for link in links) - before
+
+    (quick, often), (slow, seldom) = chatter(1), chatter(4)
+    assert slow < quick + 0.5
+    assert seldom < often / 3
+
+
+def test_a_router_that_falls_silent_is_missed_the_later_the_slower_the_pace() -> None:
+    sim = Sim()
+    routers = [Router(sim, f"r{i}", routing_config=RoutingConfig().paced(4)) for i in range(2)]
+    link = sim.connect(*routers)
+    sim.run(2, lambda: reach_all(routers))
+    sim.run(10)
+    link.loss = 1.0
+    assert 9 < sim.run(20, lambda: path(routers[0], routers[1].hid) is None) < 15
 
 
 def test_routers_and_hosts_on_one_switch() -> None:

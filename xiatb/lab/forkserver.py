@@ -22,7 +22,7 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.lab import process
-from xiatb.lab.context import Context
+from xiatb.lab.context import Context, last_words
 
 WHAT = "fork server"
 UNKNOWN = 255
@@ -144,9 +144,7 @@ class ForkServer:
                     if "error" in message:
                         raise XiatbError(f"the fork server cannot start a node: {message['error']}")
             except OSError as error:
-                raise XiatbError(
-                    f"the fork server is gone ({error.strerror})", hint=f"see {self.log}"
-                ) from error
+                raise self._gone() from error
 
     def _take(self, timeout: float) -> bool:
         """Take one message if there is one; False when not, or when the server is gone."""
@@ -161,11 +159,14 @@ class ForkServer:
     def _message(self) -> tuple[dict[str, Any], list[int]]:
         data, received, _, _ = socket.recv_fds(self._socket, 1 << 16, 1)
         if not data:
-            raise XiatbError("the fork server has ended", hint=f"see {self.log}")
+            raise self._gone()
         message = json.loads(data)
         if "ended" in message:
             self._codes[int(message["ended"])] = int(message["code"])
         return message, list(received)
+
+    def _gone(self) -> XiatbError:
+        return XiatbError(f"the fork server has ended: {last_words(self.log)}", hint=f"see {self.log}")
 
     def _readable(self, timeout: float) -> bool:
         return bool(select.select([self._socket], [], [], timeout)[0])

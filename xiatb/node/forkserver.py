@@ -12,6 +12,7 @@ the lab's end of the socket is closed the server ends; its children live on.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 from xiatb.click.compose import PortSpec, compose
 from xiatb.click.graph import Router
+from xiatb.errors import XiatbError
 from xiatb.identity.keys import KeyPair, verify
 from xiatb.node.__main__ import READY_FD, run_file
 from xiatb.node.config import KINDS
@@ -190,7 +192,8 @@ def warm_up() -> None:
         importlib.import_module(name)
     ports = [PortSpec("xia0r", "internal"), PortSpec("eth0"), PortSpec("tap0", "guest")]
     for role in KINDS:
-        Router.from_text(compose(role, ports if role == "hypervisor" else ports[:2]), f"<{role}>")
+        with contextlib.suppress(XiatbError):  # the node that wants it will say what is wrong
+            Router.from_text(compose(role, ports if role == "hypervisor" else ports[:2]), f"<{role}>")
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "key.pem"
         KeyPair.generate().save(path)

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import FrameType
 
 from xiatb.errors import XiatbError
-from xiatb.experiments.bench import clickcost, clickengine, forwarding, links, stream
+from xiatb.experiments.bench import clickcost, clickengine, forwarding, links, scale, stream
 from xiatb.experiments.bench.figures import Figure, as_json, print_table
 
 Measure = Callable[[int, float], list[Figure]]
 BENCHMARKS: dict[str, Measure] = {
-    module.NAME: module.measure for module in (forwarding, clickengine, clickcost, stream, links)
+    module.NAME: module.measure for module in (forwarding, clickengine, clickcost, stream, links, scale)
 }
 SECONDS, QUICK_SECONDS = 1.0, 0.3
 
