@@ -70,6 +70,20 @@ def test_reasons_name_the_element() -> None:
     assert differences(graph, usual).ports == {1: "out[1] leads to seen (Counter)"}
 
 
+def test_a_file_from_before_the_fast_path_is_as_good() -> None:
+    usual, _ = flatten_text(compose("router", PORTS), "usual")
+    text = usual.to_text()
+    for card in range(3):
+        name = f"lc{card}/fast"
+        assert f"{name} :: XIAFastPath;" in text
+        text = text.replace(f"{name} :: XIAFastPath;\n", "").replace(f"-> {name};\n{name} ->", "->")
+        text = text.replace(f"{name} -> lc{card}/type;\n", "").replace(f"-> {name};", f"-> lc{card}/type;")
+    graph, problems = flatten_text(text, "old")
+    assert not problems, problems.lines()
+    assert not any("fast" in name for name in graph.elements)
+    assert differences(graph, usual) == differences(usual, graph) == ("", {})
+
+
 def test_every_way_to_change_a_table_is_told(tmp_path: Path) -> None:
     """Random handler writes and calls: what the watcher was told is what the table holds."""
     rng = random.Random(3)

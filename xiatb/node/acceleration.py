@@ -27,8 +27,10 @@ class Differences(NamedTuple):
 def differences(graph: FlatGraph, usual: FlatGraph) -> Differences:
     """Compares a node's graph with the composition for its role and ports.
 
-    Elements that hang at nothing of the usual graph, or only feed packets into it, make no difference.
+    Elements that hang at nothing of the usual graph, or only feed packets into it, make no difference; nor
+    does an XIAFastPath, which changes nothing for packets.
     """
+    graph, usual = _without_fast_paths(graph), _without_fast_paths(usual)
     node = ""
     ports: dict[int, str] = {}
     for names, reason in (*_elements(graph, usual), *_wires(graph, usual)):
@@ -38,6 +40,20 @@ def differences(graph: FlatGraph, usual: FlatGraph) -> Differences:
         if not cards:
             node = node or reason
     return Differences(node, ports)
+
+
+def _without_fast_paths(graph: FlatGraph) -> FlatGraph:
+    passed = {name for name, element in graph.elements.items() if element.class_name == "XIAFastPath"}
+    behind = {wire.source: (wire.target, wire.in_port) for wire in graph.connections if wire.source in passed}
+    wires = []
+    for wire in graph.connections:
+        end = (wire.target, wire.in_port)
+        while end[0] in passed and end[0] in behind:
+            end = behind[end[0]]
+        if wire.source not in passed:
+            wires.append(wire._replace(target=end[0], in_port=end[1]))
+    elements = {name: element for name, element in graph.elements.items() if name not in passed}
+    return graph._replace(elements=elements, connections=wires)
 
 
 def _elements(graph: FlatGraph, usual: FlatGraph) -> list[tuple[list[str], str]]:
