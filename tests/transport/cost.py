@@ -13,6 +13,7 @@ from tests.transport.simpath import host_dag
 from xiatb.identity.keys import KeyPair
 from xiatb.transport.config import StreamConfig
 from xiatb.transport.endpoint import Endpoint
+from xiatb.transport.packets import lone_packets
 from xiatb.wire.xid import XidType
 
 
@@ -22,8 +23,11 @@ def _endpoint(number: int, mtu: int) -> Endpoint:
     return Endpoint(key, sid, host_dag(f"h{number}", sid), StreamConfig(mtu=mtu), random.Random(number))
 
 
-def stream_cost(mtu: int, size: int) -> str:
-    """Send `size` bytes from one endpoint to another; return a line of microseconds per data packet."""
+def stream_cost(mtu: int, size: int, *, trains: bool) -> str:
+    """Send `size` bytes from one endpoint to another; return a line of microseconds per data packet.
+
+    `trains`: the receiver gets them as they were sent, as if the I/O had joined their packets again.
+    """
     a, b = _endpoint(1, mtu), _endpoint(2, mtu)
     b.listen()
     now = 100.0
@@ -39,20 +43,29 @@ def stream_cost(mtu: int, size: int) -> str:
         if left:
             left -= stream.write(block[:left])
         start = clock()
-        out = a.transmit(now, 64)
+        out = a.transmit(now, 256)
         send += clock() - start
-        packets += len(out)
-        wire = [header + bytes(payload) for header, payload in out]
-        start = clock()
-        for packet in wire:
-            b.receive(packet, now)
+        packets += sum(-(-len(one[1]) // one[2]) if len(one) == 3 else 1 for one in out)
+        if not trains:
+            wire = [header + bytes(payload) for header, payload in lone_packets(out)]
+            start = clock()
+            for packet in wire:
+                b.receive(packet, now)
+        else:
+            joined = [(header, bytes(payload), rest[0] if rest else 0) for header, payload, *rest in out]
+            start = clock()
+            for header, payload, mss in joined:
+                if mss:
+                    b.receive_train(header, payload, -(-len(payload) // mss), now)
+                else:
+                    b.receive(header + payload, now)
         replies = b.transmit(now, 64)
         peer = peer or b.accept()
         if peer is not None:
             got += len(peer.read())
         receive += clock() - start
         acks += len(replies)
-        wire = [header + bytes(payload) for header, payload in replies]
+        wire = [header + bytes(payload) for header, payload in lone_packets(replies)]
         start = clock()
         for packet in wire:
             a.receive(packet, now)
@@ -60,8 +73,10 @@ def stream_cost(mtu: int, size: int) -> str:
         a.tick(now)
         b.tick(now)
         acknowledge += clock() - start
+    how = "trains" if trains else "packets"
     return (
-        f"stream, MTU {mtu:5d}: send {send / packets * 1e6:5.2f}, receive {receive / packets * 1e6:5.2f}, "
+        f"stream, MTU {mtu:5d}, {how:7} in: send {send / packets * 1e6:5.2f}, "
+        f"receive {receive / packets * 1e6:5.2f}, "
         f"ACKs in {acknowledge / packets * 1e6:5.2f} us a data packet ({packets} packets, {acks} ACKs)"
     )
 
@@ -75,7 +90,7 @@ def datagram_cost(count: int) -> str:
         now = i * 0.001
         start = clock()
         a.send_datagram(b"x" * 64, b.local, now)
-        header, payload = a.transmit(now)[0]
+        header, payload = next(lone_packets(a.transmit(now)))
         send += clock() - start
         packet = header + bytes(payload)
         start = clock()
@@ -87,7 +102,8 @@ def datagram_cost(count: int) -> str:
 
 def main() -> None:
     """Print the table."""
-    lines = [stream_cost(1500, 40 << 20), stream_cost(9000, 200 << 20), stream_cost(65535, 600 << 20)]
+    sizes = {1500: 40 << 20, 9000: 200 << 20, 65535: 600 << 20}
+    lines = [stream_cost(mtu, size, trains=trains) for mtu, size in sizes.items() for trains in (False, True)]
     sys.stdout.write("\n".join([*lines, datagram_cost(20_000)]) + "\n")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from xiatb.identity.keys import KeyPair
 from xiatb.transport.config import StreamConfig
 from xiatb.transport.endpoint import Endpoint
+from xiatb.transport.packets import lone_packets
 from xiatb.wire import xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XID, XidType
@@ -130,7 +131,7 @@ class Simulation:
                 out = endpoint.transmit(self.now)
                 if not out:
                     break
-                for header, payload in out:
+                for header, payload in lone_packets(out):
                     packet = header + payload
                     assert len(packet) <= endpoint.config.mtu, (len(packet), endpoint.config.mtu)
                     self.send(packet)

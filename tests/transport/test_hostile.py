@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.transport.simpath import Simulation, host_dag
 from tests.transport.transfer import Transfer, connected, pair
 from xiatb.transport.endpoint import Endpoint
+from xiatb.transport.packets import lone_packets
 from xiatb.transport.stream import State
 from xiatb.wire import extension, migrate, xcmp, xip, xstream
 from xiatb.wire.xid import XID, XidType
@@ -137,7 +138,7 @@ def test_xcmp_about_anything(quoted: bytes, kind: int, code: int) -> None:
     sim, a, b = _endpoint()
     stream, _ = connected(sim, a, b)
     stream.write(bytes(3000))
-    header, payload = a.transmit(sim.now)[0]
+    header, payload = next(lone_packets(a.transmit(sim.now)))
     for original in (quoted, header[: len(quoted)], header + bytes(payload)[:8]):
         message = bytearray(bytes((kind, code, 0, 0)) + quoted[:4].ljust(4, b"\0") + original)
         message[2:4] = xcmp.checksum(message).to_bytes(2, "big")

@@ -7,7 +7,7 @@ import pytest
 from tests.transport.simpath import Simulation
 from tests.transport.transfer import Transfer
 from xiatb.transport.endpoint import Endpoint
-from xiatb.transport.packets import Out
+from xiatb.transport.packets import Out, Packet, lone_packets
 
 
 def _refusing(transfer: Transfer, room: float) -> list[int]:
@@ -23,8 +23,8 @@ def _refusing(transfer: Transfer, room: float) -> list[int]:
         level[0] = max(0.0, level[0] - (now - level[1]) * room)
         level[1] = now
         taken: list[Out] = []
-        rest: list[Out] = []
-        for packet in out:
+        rest: list[Packet] = []
+        for packet in lone_packets(out):
             if level[0] + 1 > 20:
                 rest.append(packet)
             else:

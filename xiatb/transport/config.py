@@ -26,11 +26,12 @@ class StreamConfig:
     `send_buffer` bounds the bytes written but not yet acknowledged; `unsent_limit` bounds the part
     of them that has not been sent even once (0: only `send_buffer` counts), which is what turns into
     downtime when a relay feeds the stream.  `recv_buffer` is also the largest window offered.
+    A buffer of 0 grows by itself with the path (`autotuning.py`); any other size is kept.
     """
 
     mtu: int = 1500
-    recv_buffer: int = 4 << 20
-    send_buffer: int = 1 << 20
+    recv_buffer: int = 0
+    send_buffer: int = 0
     unsent_limit: int = 0
     congestion: str = "cubic"
     initial_window: int = 10
@@ -77,8 +78,8 @@ class StreamConfig:
         """Refuse settings that cannot work (ValueError)."""
         if not MIN_MTU <= self.mtu <= MAX_MTU:
             raise ValueError(f"mtu {self.mtu} is not within {MIN_MTU}..{MAX_MTU}")
-        if self.recv_buffer < 4096 or self.send_buffer < 1024:
-            raise ValueError("recv_buffer must be at least 4096 and send_buffer at least 1024 bytes")
+        if 0 != self.recv_buffer < 4096 or 0 != self.send_buffer < 1024:
+            raise ValueError("recv_buffer must be 0 or at least 4096, send_buffer 0 or at least 1024 bytes")
         if self.congestion not in CONTROLS:
             raise ValueError(f"unknown congestion control {self.congestion!r}: {', '.join(CONTROLS)}")
         if not 0 < self.min_rto <= self.max_rto:

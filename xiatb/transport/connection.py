@@ -15,6 +15,7 @@ from typing import Any
 
 from xiatb.identity.keys import KeyPair
 from xiatb.transport import congestion
+from xiatb.transport.autotuning import RECV_MAX, RECV_START, SEND_START, WindowGrowth
 from xiatb.transport.config import MIN_MTU, StreamConfig
 from xiatb.transport.errors import StreamError
 from xiatb.transport.events import Event, EventKind
@@ -117,7 +118,9 @@ class Connection:
         self._update_mss()
 
     def _init_sender(self, config: StreamConfig) -> None:
-        self.send_limit = config.send_buffer
+        self.burst = 0
+        self.send_limit = config.send_buffer or SEND_START
+        self._send_fixed = bool(config.send_buffer)
         self._buffer = SendBuffer()
         self._board = Scoreboard(1)
         self._rtt = RttEstimator(config.initial_rto, config.min_rto, config.max_rto)
@@ -139,8 +142,10 @@ class Connection:
         self._challenge_at = 0.0
 
     def _init_receiver(self, config: StreamConfig) -> None:
-        self._received = ReceiveBuffer(1, config.recv_buffer)
-        self._rcv_scale = scale_for(config.recv_buffer)
+        self.recv_limit = config.recv_buffer or RECV_START
+        self._window = None if config.recv_buffer else WindowGrowth(RECV_START, RECV_MAX)
+        self._received = ReceiveBuffer(1, config.recv_buffer or RECV_MAX)
+        self._rcv_scale = scale_for(config.recv_buffer or RECV_MAX)
         self._offered = 1
         self._last_ack_sent = 0
         self._ts_recent = 0

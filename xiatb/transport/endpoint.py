@@ -7,10 +7,9 @@ when a deadline has passed, then `transmit` until it returns nothing, then `next
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xiatb.errors import TransportError, WireError
@@ -21,16 +20,24 @@ from xiatb.transport.datagram import Datagram
 from xiatb.transport.errors import InUseError
 from xiatb.transport.events import Event
 from xiatb.transport.handshake import HalfOpen, Handshakes
-from xiatb.transport.packets import HeaderTemplate, Out
+from xiatb.transport.packets import (
+    STREAM_HEADER,
+    HeaderTemplate,
+    Out,
+    lone_packets,
+    payload_offset,
+    segments,
+    stretches,
+)
+from xiatb.transport.resets import Resets
 from xiatb.transport.stream import Stream
+from xiatb.transport.timetable import Timetable
 from xiatb.wire import xcmp, xip, xstream
 from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XID
-from xiatb.wire.xstream import ACK, FIN, RST, SYN
+from xiatb.wire.xstream import ACK, RST, SYN
 
 Buffer = bytes | bytearray | memoryview
-_RESET_RATE = 200.0
-"""Resets a second in answer to segments of no known connection."""
 
 
 class Endpoint:
@@ -73,11 +80,8 @@ class Endpoint:
         self._touched: dict[Stream, None] = {}
         self._out: deque[Out] = deque()
         self._inbox: deque[tuple[bytes, DAG]] = deque(maxlen=4096)
-        self._timers: list[tuple[float, int, Stream]] = []
-        self._queued: dict[Stream, float] = {}
-        self._counter = 0
-        self._reset_credit = _RESET_RATE
-        self._reset_at = 0.0
+        self._timetable = Timetable()
+        self._resets = Resets()
 
     # Opening
 
@@ -152,6 +156,23 @@ class Endpoint:
         except WireError:
             self.stats["malformed"] += 1
 
+    def receive_train(self, header: Buffer, payload: bytes, packets: int, now: float) -> None:
+        """Take several stream segments in a row as one: `header` is the first's (XIP and XSTREAM; it may
+        have a later one's acknowledgement and window), `payload` that of all.
+
+        All but the last have the first one's payload size, and no flags but ACK and PSH.
+        """
+        off = payload_offset(header)
+        stream = self._streams.get(bytes(header[off - 28 : off - 4]))
+        if stream is not None and stream.state is not State.TIME_WAIT and len(header) - off >= STREAM_HEADER:
+            self.stats["packets_in"] += packets
+            stream.segment(header, off, len(header), off - 28 * header[6], now, payload, packets)
+            self._ready[stream] = None
+            self._touched[stream] = None
+            return
+        for lone, share in segments(bytes(header), payload, -(-len(payload) // packets)):
+            self.receive(lone + share, now)
+
     def _receive_other(self, packet: Buffer, nxt: int, off: int, end: int, snode: int, now: float) -> None:
         """All but a segment of an open stream.  Raises WireError."""
         source = xip.dag_of(bytes(packet[off - 28 * snode : off]))
@@ -216,23 +237,11 @@ class Endpoint:
         stream.segment(packet, off, end, off, now)
 
     def _refuse(self, header: xstream.Header, size: int, source: DAG, now: float) -> None:
-        """Answer a segment that belongs to nothing with RST (RFC 9293 3.10.7.1), at a limited rate."""
-        if header.flags & RST:
-            return
-        self._reset_credit = min(_RESET_RATE, self._reset_credit + (now - self._reset_at) * _RESET_RATE)
-        self._reset_at = now
-        if self._reset_credit < 1.0:
-            return
-        self._reset_credit -= 1.0
-        template = HeaderTemplate(self.local, source)
-        if header.flags & ACK:
-            flags, seq, ack = RST, header.ack, 0
-        else:
-            taken = size - header.length + bool(header.flags & SYN) + bool(header.flags & FIN)
-            flags, seq, ack = RST | ACK, 0, (header.seq + taken) & MASK
-        packet = template.bare(template.head, 16, template.rest, 0, 4, flags, seq, ack, 0)
-        self._out.append((packet, b""))
-        self.stats["resets_sent"] += 1
+        """Answer a segment that belongs to nothing with RST."""
+        reset = self._resets.answer(header, size, HeaderTemplate(self.local, source), now)
+        if reset is not None:
+            self._out.append(reset)
+            self.stats["resets_sent"] += 1
 
     def _control_message(self, payload: Buffer, now: float) -> None:
         """XCMP about a packet of ours: unreachable, or too big.  Raises WireError."""
@@ -271,12 +280,7 @@ class Endpoint:
 
     def tick(self, now: float) -> None:
         """Run the timers that are due."""
-        timers, queued = self._timers, self._queued
-        while timers and timers[0][0] <= now:
-            at, _, stream = heapq.heappop(timers)
-            if queued.get(stream) != at:
-                continue
-            del queued[stream]
+        for stream in self._timetable.due(now):
             due = stream.next_deadline()
             if due is None:
                 continue
@@ -284,68 +288,60 @@ class Endpoint:
                 stream.tick(now)
                 self._ready[stream] = self._touched[stream] = None
             else:
-                self._schedule(stream, due)
+                self._timetable.add(stream, due)
         self._out.extend(self._handshakes.tick(self.local, now))
         self.datagram.tick(now)
-
-    def _schedule(self, stream: Stream, due: float) -> None:
-        """Queue the stream's timer unless it is queued for as early; later ones sort themselves out."""
-        at = self._queued.get(stream)
-        if at is None or due < at:
-            self._queued[stream] = due
-            self._counter += 1
-            heapq.heappush(self._timers, (due, self._counter, stream))
 
     def next_deadline(self) -> float | None:
         """When `tick` and `transmit` must be called at the latest; 0 when there is something to send now."""
         if self._ready or self._out:
             return 0.0
-        first = self._timers[0][0] if self._timers else INFINITY
+        first = self._timetable.first
         for other in (self._handshakes.next_deadline(), self.datagram.next_deadline()):
             if other is not None and other < first:
                 first = other
         return None if first == INFINITY else first
 
     def transmit(self, now: float, budget: int = 64) -> list[Out]:
-        """About `budget` packets that may go out now; call again until there are none."""
+        """About `budget` packets that may go out now, also in trains; call again until there are none."""
         out: list[Out] = []
         while self._out and len(out) < budget:
             out.append(self._out.popleft())
         datagrams = self.datagram.next_deadline()
         if datagrams is not None and datagrams <= now:
             out += self.datagram.transmit(now, budget)
+        count = len(out)
         ready = self._ready
-        while ready and len(out) < budget:
+        while ready and count < budget:
             stream = next(iter(ready))
             del ready[stream]
-            share = budget - len(out)
-            packets = stream.transmit(now, share)
-            out += packets
-            if len(packets) >= share:
+            share = budget - count
+            out += stream.transmit(now, share)
+            count += stream.burst
+            if stream.burst >= share:
                 ready[stream] = None
             if stream.state is State.CLOSED:
                 self._forget(stream)
                 continue
             due = stream.next_deadline()
             if due is not None:
-                self._schedule(stream, due)
-        self.stats["packets_out"] += len(out)
+                self._timetable.add(stream, due)
+        self.stats["packets_out"] += count
         return out
 
-    def not_sent(self, refused: list[Out], now: float) -> None:
-        """The socket refused these packets of `transmit` (ENOBUFS or EAGAIN: the local queue is full).
+    def not_sent(self, refused: Sequence[Out], now: float) -> None:
+        """The socket refused these packets of `transmit`, or segments of its trains (ENOBUFS or EAGAIN).
 
-        Local congestion: their streams reduce as for a loss, know at once what to send again, and
-        pause, longer each time.  Datagrams are just lost.
+        The local queue is full, which is congestion: their streams reduce as for a loss, know at once
+        what to send again, and pause, longer each time.  Datagrams are just lost.
         """
-        for header, _ in refused:
-            at = 28 * header[5] - 20
-            stream = self._streams.get(bytes(header[at : at + 24]))
+        lone = list(lone_packets(refused))
+        for peer, seq, size, packets in stretches(lone):
+            stream = self._streams.get(peer)
             if stream is not None:
-                off = 8 + 28 * (header[5] + header[6])
-                stream.not_sent(int.from_bytes(header[off + 4 : off + 8], "big"), now)
+                stream.not_sent(seq, size, packets, now)
                 self._ready[stream] = None
-        self.stats["refused"] += len(refused)
+        self.stats["refused"] += len(lone)
 
     def _forget(self, stream: Stream) -> None:
         """A stream is over: its peer may connect anew."""
@@ -354,7 +350,7 @@ class Endpoint:
         if self._streams.get(peer) is stream:
             del self._streams[peer]
         self._ready.pop(stream, None)
-        self._queued.pop(stream, None)
+        self._timetable.remove(stream)
 
     def events(self) -> list[tuple[Stream, Event]]:
         """What happened to the streams since the last call."""

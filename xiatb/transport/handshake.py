@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 
+from xiatb.transport.autotuning import RECV_MAX, RECV_START
 from xiatb.transport.config import StreamConfig
 from xiatb.transport.connection import MASK, scale_for
 from xiatb.transport.packets import HeaderTemplate, Out
@@ -83,7 +84,7 @@ class Handshakes:
         half = self._pending.get(peer)
         if half is None or not header.flags & ACK or (header.ack - half.iss) & MASK != 1:
             return None
-        if (header.seq - half.irs - 1) & MASK > max(self._config.recv_buffer, 0xFFFF):
+        if (header.seq - half.irs - 1) & MASK > max(self._config.recv_buffer or RECV_START, 0xFFFF):
             return None
         return half
 
@@ -92,11 +93,11 @@ class Handshakes:
         asked = half.options
         options = xstream.Options(mss=config.mtu)
         if asked.wscale is not None:
-            options.wscale = scale_for(config.recv_buffer)
+            options.wscale = scale_for(config.recv_buffer or RECV_MAX)
         options.sack_permitted = asked.sack_permitted
         if asked.timestamp is not None:
             options.timestamp = ((int(now * 1e6) + half.stamp_offset) & MASK, asked.timestamp[0])
-        window = min(config.recv_buffer, 0xFFFF)
+        window = min(config.recv_buffer or RECV_START, 0xFFFF)
         body = xstream.pack(SYN | ACK, half.iss, (half.irs + 1) & MASK, window, options)
         template = HeaderTemplate(local, half.remote)
         return template.head + len(body).to_bytes(2, "big") + template.rest + body, b""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from xiatb.errors import WireError
+from xiatb.transport.autotuning import send_limit
 from xiatb.transport.connection import HALF, INFINITY, MASK, State
 from xiatb.transport.errors import ResetError
 from xiatb.transport.events import EventKind
@@ -23,6 +24,7 @@ _STAMP_SLACK = 5_000_000
 """Microseconds by which a reordered segment's timestamp may lie behind before it counts as an old
 duplicate (RFC 7323 5): with such fine stamps the plain comparison would drop reordered segments."""
 
+Buffer = bytes | bytearray | memoryview
 Blocks = tuple[tuple[int, int], ...]
 
 
@@ -42,10 +44,11 @@ class InputSide(OpeningSide):
         self.segment(packet, off, off + plen, off - 28 * snode, now)
 
     def segment(
-        self, buf: bytes | bytearray | memoryview, off: int, end: int, source_at: int, now: float
-    ) -> None:
+        self, buf: Buffer, off: int, end: int, source_at: int, now: float, payload: bytes = b"",
+        packets: int = 1,
+    ) -> None:  # fmt: skip
         """Take the segment at off..end of `buf`, sent from the address whose nodes begin at
-        `source_at`."""
+        `source_at`; or a train of `packets` whose header that is, with the `payload` of all."""
         options: xstream.Options | None = None
         words = 0
         stamp = echo = 0
@@ -71,7 +74,7 @@ class InputSide(OpeningSide):
             if options.timestamp is not None:
                 stamp, echo = options.timestamp
             blocks = options.sack
-        self.counters["segments_in"] += 1
+        self.counters["segments_in"] += packets
         state = self.state
         if state < State.ESTABLISHED:
             source = bytes(buf[source_at:off])
@@ -80,20 +83,22 @@ class InputSide(OpeningSide):
         elif options is not None and (options.migrate is not None or options.migrate_ack is not None):
             self._mobility(options, now)
         self._heard = now
-        self._process(flags, seq, ack, win, stamp, echo if stamped else -1, blocks, buf, start, end, now)
+        data = payload or (bytes(buf[start:end]) if end > start else b"")
+        self._process(flags, seq, ack, win, stamp, echo if stamped else -1, blocks, data, packets, now)
 
     def _process(
-        self, flags: int, seq: int, ack: int, win: int, stamp: int, echo: int, blocks: Blocks,
-        buf: bytes | bytearray | memoryview, start: int, end: int, now: float,
+        self, flags: int, seq: int, ack: int, win: int, stamp: int, echo: int, blocks: Blocks, data: bytes,
+        packets: int, now: float,
     ) -> None:  # fmt: skip
         """A segment of a synchronised connection; `echo` is -1 without a timestamp."""
+        size = len(data)
         received = self._received
         expected = received.next
         delta = (seq - self.irs - expected) & MASK
         if delta or self._fin_seen:
             if delta >= HALF:
                 delta -= 1 << 32
-            if not self._acceptable(flags, delta, end - start, now):
+            if not self._acceptable(flags, delta, size, now):
                 return
         if flags & (RST | SYN):
             self._rare(flags, delta, now)
@@ -107,14 +112,18 @@ class InputSide(OpeningSide):
             if behind >= HALF:
                 if position <= self._last_ack_sent:
                     self._ts_recent = stamp
-            elif behind > _STAMP_SLACK and end > start:
+            elif behind > _STAMP_SLACK and size:
                 self.counters["dropped"] += 1
                 self._challenge(now)
                 return
         if not self._take_ack(position, ack, win, echo, blocks, now):
             return
-        if end > start or flags & FIN:
-            self._take_data(position, buf, start, end, flags, now)
+        if size or flags & FIN:
+            self._take_data(position, data, packets, flags, now)
+            growth = self._window
+            if growth is not None and now >= growth.due and echo >= 0:
+                age = (int(now * 1e6) + self._stamp_offset - echo) & MASK
+                self.recv_limit = growth.on_data(now, received.next - received.size, age * 1e-6)
 
     def _acceptable(self, flags: int, delta: int, size: int, now: float) -> bool:
         """Whether a segment that is not the next one may be looked at (RFC 9293 3.10.7.4 step 1)."""
@@ -200,6 +209,8 @@ class InputSide(OpeningSide):
             self._pacer.delivered()
             self._duplicate_acks = 0
             self._progress_at = now
+            if not self._send_fixed:
+                self.send_limit = send_limit(self.send_limit, self._control.cwnd)
             if self._want_room:
                 self._room_again()
             if 0 <= self._fin_position < una:
@@ -228,31 +239,30 @@ class InputSide(OpeningSide):
                 self._board.duplicate_reported()
         return ranges
 
-    def _take_data(
-        self, position: int, buf: bytes | bytearray | memoryview, start: int, end: int, flags: int, now: float
-    ) -> None:
+    def _take_data(self, position: int, data: bytes, packets: int, flags: int, now: float) -> None:
         """Put payload where it belongs and decide when to acknowledge (RFC 5681 4.2)."""
+        size = len(data)
         if self.state not in _RECEIVING:
-            if flags & FIN or end > start:
+            if flags & FIN or size:
                 self._ack_now = True
             return
         received = self._received
-        size = end - start
         expected = received.next
         if position == expected and size <= self._offered - expected and not received.has_gap:
             if size:
                 if self._read_closed:
                     self._refuse_data()
                     return
-                received.append(bytes(buf[start:end]))
-                if size > self._peer_segment:
-                    self._peer_segment = size
+                received.append(data)
+                full = size if packets == 1 else -(-size // packets)
+                if full > self._peer_segment:
+                    self._peer_segment = full
                 self._unacked_in += size
                 if self._unacked_in >= self.config.ack_every * self._peer_segment:
                     self._ack_now = True
                 elif self._ack_at == INFINITY:
                     self._ack_at = now + self.config.delayed_ack
-        elif not self._take_displaced(position, bytes(buf[start:end])):
+        elif not self._take_displaced(position, data):
             return
         taken = received.next - expected
         if taken:

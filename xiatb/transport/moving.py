@@ -7,13 +7,13 @@ from xiatb.transport.config import MIN_MTU
 from xiatb.transport.connection import INFINITY, fits
 from xiatb.transport.events import EventKind
 from xiatb.transport.mobility import Verdict
-from xiatb.transport.output import OutputSide
 from xiatb.transport.packets import HeaderTemplate
+from xiatb.transport.timers import TimerSide
 from xiatb.wire import migrate, xstream
 from xiatb.wire.dag import DAG
 
 
-class MovingSide(OutputSide):
+class MovingSide(TimerSide):
     """What a move changes."""
 
     def _set_remote(self, remote: DAG) -> None:

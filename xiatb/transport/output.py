@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 from xiatb.transport.connection import INFINITY, MASK, Connection, State
-from xiatb.transport.errors import TimedOutError
 from xiatb.transport.events import EventKind
 from xiatb.transport.packets import Out
-from xiatb.transport.recovery import Phase
 from xiatb.transport.scoreboard import Segment
 from xiatb.wire import migrate, xstream
 from xiatb.wire.xstream import ACK, FIN, PUSH, RST, SYN
@@ -14,14 +14,21 @@ from xiatb.wire.xstream import ACK, FIN, PUSH, RST, SYN
 _SENDING = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK))
 MAX_BLOCKS = 6
 """SACK blocks in one acknowledgement: 6 need 52 bytes, the header could hold far more."""
+_TRAIN_PACKETS = 44
+_TRAIN_BYTES = 65_535
+"""Most that a train takes, as with the kernel's segmentation offload."""
 
 
 class OutputSide(Connection):
     """Everything that makes packets."""
 
     def transmit(self, now: float, budget: int = 64) -> list[Out]:
-        """At most about `budget` packets that may go out now, in order; call again when it was used up."""
+        """At most about `budget` packets that may go out now, in order; call again when it was used up.
+
+        `burst` is then how many packets that were, those of trains counted one by one.
+        """
         out = self._urgent
+        self.burst = 0
         self._urgent = []
         state = self.state
         if state is State.CLOSED:
@@ -35,7 +42,8 @@ class OutputSide(Connection):
             out.append(self._acknowledgement(now))
         if out:
             self._last_sent = now
-            self.counters["segments_out"] += len(out)
+            self.burst += len(out)
+            self.counters["segments_out"] += self.burst
         return out
 
     def _header(self, now: float, flags: int, position: int, size: int) -> bytes:
@@ -62,7 +70,7 @@ class OutputSide(Connection):
     def _offer(self, ack: int) -> int:
         """The window field; the right edge offered never moves back (RFC 9293 3.8.6.2.2)."""
         received = self._received
-        free = self.config.recv_buffer - received.size
+        free = self.recv_limit - received.size
         if free < self._peer_segment:
             free = 0
         right = received.next + free
@@ -96,8 +104,12 @@ class OutputSide(Connection):
         blocks += received.sack_blocks(MAX_BLOCKS - len(blocks))
         self._dsack = None
         irs = self.irs
-        wire = tuple(((irs + left) & MASK, (irs + right) & MASK) for left, right in blocks)
-        return self._with_options(now, ACK, self._snd_next, xstream.Options(sack=wire)), b""
+        edges = [(irs + edge) & MASK for block in blocks for edge in block]
+        option = struct.pack(f">BBH{len(edges)}I", xstream.OPT_SACK, 1 + len(edges), 0, *edges)
+        header = self._header(now, ACK, self._snd_next, len(option))
+        words_at = self._template.length + 1
+        words = bytes((header[words_at] + 1 + len(edges),))
+        return header[:words_at] + words + header[words_at + 1 :] + option, b""
 
     def _send_data(self, now: float, budget: int, out: list[Out]) -> None:
         """Lost segments first, then new data, as far as congestion, pacing and flow control go."""
@@ -136,70 +148,111 @@ class OutputSide(Connection):
             sampler.starved(board)
         self._after_sending(now, count)
 
+    def _train_limit(self, budget: int) -> int:
+        """Most payload bytes of one train: a burst of the pacer's, but two packets at least."""
+        mss, pacer = self.mss, self._pacer
+        packets = _TRAIN_BYTES // mss
+        if packets > _TRAIN_PACKETS:
+            packets = _TRAIN_PACKETS
+        if pacer.rate and pacer.quantum < packets * mss:
+            packets = int(pacer.quantum) // mss
+            if packets < 2:
+                packets = 2
+        return (packets if packets < budget else budget) * mss
+
     def _send_lost(self, now: float, budget: int, quota: int, out: list[Out]) -> tuple[int, int]:
-        """Send lost segments again; return how many, and what is left of `quota`."""
-        board, recovery = self._board, self._recovery
+        """Send lost segments again; return how many packets, and what is left of `quota`."""
+        board, recovery, mss = self._board, self._recovery, self.mss
         sent = 0
         while sent < budget and board.lost_bytes:
             segment = board.next_lost()
             if segment is None:
                 break
-            if len(segment.data) > self.mss:
-                segment = board.split(segment, self.mss)
             size = segment.end - segment.start
-            if quota < size and board.in_flight:
-                recovery.limited_until = self._snd_next
-                break
+            limit = self._train_limit(budget - sent)
+            if quota < limit:
+                limit = int(quota) // mss * mss
+            if size > limit:
+                if limit < mss:
+                    limit = mss
+                if size > limit:
+                    size = limit
+                    board.split(segment, limit)
+                if quota < size and board.in_flight:
+                    recovery.limited_until = self._snd_next
+                    break
             self._resend(segment, now, out)
             recovery.sent(size)
             self._pacer.spend(size)
             quota -= size
-            sent += 1
+            sent += segment.packets
         return sent, quota
 
     def _resend(self, segment: Segment, now: float, out: list[Out]) -> None:
         """Send one segment again."""
         self._board.resent(segment, now)
-        size = len(segment.data)
-        flags = ACK | FIN if segment.fin else ACK
-        out.append((self._header(now, flags, segment.start, size), segment.data))
+        size, mss = len(segment.data), self.mss
         counters = self.counters
-        counters["retransmitted"] += 1
+        if size > mss:
+            segment.mss = mss
+            out.append((self._header(now, ACK, segment.start, mss), segment.data, mss))
+            self.burst += segment.packets - 1
+        else:
+            flags = ACK | FIN if segment.fin else ACK
+            out.append((self._header(now, flags, segment.start, size), segment.data))
+        counters["retransmitted"] += segment.packets
         counters["bytes_out"] += size
 
-    def _send_new(self, now: float, budget: int, quota: int, out: list[Out]) -> int:
-        """Send data never sent before, then the FIN when it is its turn; return how many segments."""
+    def _send_new(self, now: float, budget: int, quota: float, out: list[Out]) -> int:
+        """Send data never sent before, then the FIN when it is its turn; return how many packets."""
         buffer, board, mss = self._buffer, self._board, self.mss
         room = self._snd_right - self._snd_next
         count = total = 0
-        while budget > 0:
+        longest = self._train_limit(budget)
+        while count < budget:
             left = buffer.size
             if not left:
                 break
-            limit = mss if mss < left else left
+            limit = left if left < longest else longest
             if limit > room:
-                if room <= 0 or (board.in_flight and room < mss):
+                if room < mss and (room <= 0 or board.in_flight):
                     break
-                limit = room
-            if quota < limit and board.in_flight:
-                self._recovery.limited_until = self._snd_next
-                break
-            data = buffer.take(limit)
+                limit = room - room % mss or room
+            if quota < limit:
+                if quota >= mss:
+                    limit = int(quota) // mss * mss
+                elif quota < (limit if limit < mss else mss) and board.in_flight:
+                    self._recovery.limited_until = self._snd_next
+                    break
+                elif limit > mss:
+                    limit = mss
+            if limit > mss:
+                if limit > (budget - count) * mss:
+                    limit = (budget - count) * mss
+                data = buffer.take_packets(limit, mss)
+                limit = len(data)
+            else:
+                data = buffer.take(limit)
             position = self._snd_next
             self._snd_next = end = position + limit
-            board.sent(Segment(position, end, data, False, now))
+            board.sent(Segment(position, end, data, False, now, mss))
             flags = ACK | PUSH if left == limit else ACK
-            out.append((self._header(now, flags, position, limit), data))
+            if limit > mss:
+                packets = -(-limit // mss)
+                out.append((self._header(now, flags, position, mss), data, mss))
+                self.burst += packets - 1
+                count += packets
+            else:
+                out.append((self._header(now, flags, position, limit), data))
+                count += 1
             quota -= limit
             room -= limit
             total += limit
-            budget -= 1
-            count += 1
         if total:
             self._recovery.sent(total)
             self._pacer.spend(total)
             self.counters["bytes_out"] += total
-        if self._fin_wanted and self._fin_position < 0 and not buffer.size and budget > 0:
+        if self._fin_wanted and self._fin_position < 0 and not buffer.size and count < budget:
             count += self._send_fin(now, out)
         elif not buffer.size and self._recovery.sampler is not None and board.in_flight < self._control.cwnd:
             self._recovery.sampler.starved(board)
@@ -259,7 +312,7 @@ class OutputSide(Connection):
         options = xstream.Options(
             mss=self.mtu, wscale=self._rcv_scale, sack_permitted=True, timestamp=(stamp, self._ts_recent)
         )
-        window = min(self.config.recv_buffer, 0xFFFF)
+        window = min(self.recv_limit, 0xFFFF)
         self._offered = max(self._offered, 1 + window)
         both = self.state is State.SYN_RCVD
         ack = (self.irs + 1) & MASK if both else 0
@@ -276,99 +329,3 @@ class OutputSide(Connection):
     def _window_probe(self, now: float) -> Out:
         """An old position makes the peer answer with its ACK and window (RFC 9293 3.8.6.1, 3.8.4)."""
         return self._header(now, ACK, self._board.una - 1, 0), b""
-
-    def tick(self, now: float) -> None:
-        """Act on every timer that has run out; call `transmit` afterwards."""
-        if now >= self._ack_at:
-            self._ack_now = True
-            self._ack_at = INFINITY
-        if now >= self._pace_at:
-            self._pace_at = INFINITY
-        if now >= self._recovery.reorder_at:
-            self._recovery.look_for_losses(now, self._snd_next)
-        if now >= self._probe_at:
-            self._tail_probe(now)
-        if now >= self._rto_at:
-            self._timeout(now)
-        if now >= self._persist_at:
-            self._persist(now)
-        if now >= self._keep_at:
-            self._keep_alive(now)
-        if now >= self._state_at:
-            self._state_timeout(now)
-
-    def _tail_probe(self, now: float) -> None:
-        """Nothing was acknowledged for two round trips: send new data or the last segment again."""
-        self._probe_at = INFINITY
-        board, recovery = self._board, self._recovery
-        if recovery.phase is not Phase.OPEN or not len(board):
-            return
-        out: list[Out] = []
-        resent = False
-        if recovery.sampler is not None:
-            recovery.sampler.mark(now, board)
-        if not self._send_new(now, 1, self.mss, out):
-            last = board.last()
-            if last is None or last.sacked or last.lost:
-                return
-            self._resend(board.split(last, self.mss) if len(last.data) > self.mss else last, now, out)
-            resent = True
-        self._urgent += out
-        recovery.probing(now, self._snd_next, resent)
-        self._rto_at = now + self._rtt.rto
-
-    def _timeout(self, now: float) -> None:
-        """RFC 6298 5.4 to 5.7, and giving up."""
-        self._rto_at = self._probe_at = INFINITY
-        if not len(self._board):
-            return
-        if now - self._progress_at >= self.config.give_up:
-            self._finish(
-                TimedOutError(f"{self.remote_sid} acknowledged nothing for {self.config.give_up:g} s")
-            )
-            return
-        self._recovery.on_timeout(now, self._snd_next)
-        self._rto_at = now + self._rtt.rto
-
-    def _persist(self, now: float) -> None:
-        """Probe a closed window, ever more slowly; a peer that is gone for good is noticed as well."""
-        config = self.config
-        if now - self._heard >= max(config.give_up, config.persist_max * 3):
-            self._finish(TimedOutError(f"{self.remote_sid} left its window closed and fell silent"))
-            return
-        self._persist_count += 1
-        self._urgent.append(self._window_probe(now))
-        wait = self._rtt.base_rto * (1 << min(self._persist_count, 10))
-        self._persist_at = now + min(wait, config.persist_max)
-
-    def _keep_alive(self, now: float) -> None:
-        """Probe a peer that has been silent; end the connection when it stays so."""
-        config = self.config
-        silent = now - self._heard
-        if silent < config.keepalive_idle:
-            self._keep_count = 0
-            self._keep_at = self._heard + config.keepalive_idle
-            return
-        if self._keep_count >= config.keepalive_probes:
-            self._urgent.append(self._reset())
-            self._finish(TimedOutError(f"{self.remote_sid} has been silent for {silent:.1f} s"))
-            return
-        self._keep_count += 1
-        self._keep_at = now + config.keepalive_interval
-        self._urgent.append(self._window_probe(now))
-
-    def _state_timeout(self, now: float) -> None:
-        """Connect retransmission, the end of TIME_WAIT, or a peer that never closes its side."""
-        self._state_at = INFINITY
-        if self.state in (State.SYN_SENT, State.SYN_RCVD):
-            if now - self.opened_at >= self.config.connect_timeout:
-                self._finish(TimedOutError(f"{self.remote_sid} did not answer the connect"))
-                return
-            self._rtt.back_off()
-            self._urgent.append(self._syn(now))
-            self._state_at = min(now + self._rtt.rto, self.opened_at + self.config.connect_timeout)
-        elif self.state is State.TIME_WAIT:
-            self._finish(None)
-        else:
-            self._urgent.append(self._reset())
-            self._finish(TimedOutError(f"{self.remote_sid} did not close its side"))

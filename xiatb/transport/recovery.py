@@ -202,7 +202,7 @@ class Recovery:
             return
         partial = advanced > 0 and self.phase is Phase.RECOVERY and board.una < self._point
         if partial or (duplicates == 3 and self.phase is Phase.OPEN):
-            board.mark_lost(first)
+            board.mark_first_lost()
         if not advanced and duplicates:
             board.newly_delivered = self.control.mss
         if self.phase is Phase.OPEN and board.lost_bytes:
@@ -221,7 +221,7 @@ class Recovery:
         if self.phase is not Phase.OPEN or self._probe_end >= 0 or not rtt.samples or board.sacked_segments:
             return INFINITY
         delay = 2 * rtt.srtt
-        if len(board) == 1:
+        if board.single:
             delay += self._peer_delay
         return delay if delay > _PROBE_MIN else _PROBE_MIN
 

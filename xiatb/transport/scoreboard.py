@@ -4,7 +4,8 @@ Loss detection is RACK (RFC 8985): a segment is lost when one sent later has bee
 reordering window has passed.  The window is zero once three segments have been selectively
 acknowledged and no reordering was ever seen, which is RFC 6675's duplicate threshold.  All work is
 amortised to a constant per segment: marks never visit a SACKed range twice, and the search for losses
-goes along a queue in order of transmission.
+goes along the segments in order of transmission.  An entry may be a train of packets; it is cut where
+acknowledgements tell its packets apart, and the threshold counts packets.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections import deque
 from operator import attrgetter
 from typing import Any
 
+from xiatb.transport.segments import Ranges, Segment, TransmitOrder
+
+__all__ = ["Scoreboard", "Segment"]
 _DUP_THRESH = 3
 _start_of = attrgetter("start")
 _AMBIGUOUS = 0.8
@@ -21,24 +25,6 @@ _AMBIGUOUS = 0.8
 Not the whole of it, as a probe in an empty queue may well be quicker than anything before."""
 _KEEP_ROUNDS = 16
 """Recoveries for which a widened reordering window is kept (RFC 8985 section 6.2 step 4)."""
-
-
-class Segment:
-    """One transmitted segment: positions [start, end), payload (a FIN takes one position without a byte)."""
-
-    __slots__ = ("data", "end", "fin", "lost", "mark", "resent", "resent_at", "sacked", "sent_at", "start")
-
-    def __init__(self, start: int, end: int, data: bytes | memoryview, fin: bool, now: float) -> None:
-        self.start = start
-        self.end = end
-        self.data = data
-        self.fin = fin
-        self.sent_at = now
-        self.resent_at = 0.0
-        self.resent = 0
-        self.sacked = False
-        self.lost = False
-        self.mark: Any = None
 
 
 class Scoreboard:
@@ -56,6 +42,7 @@ class Scoreboard:
         self.in_flight = 0
         self.sacked = 0
         self.sacked_segments = 0
+        """Packets SACKed, beyond `una`."""
         self.newly_delivered = 0
         self.acked_resent_at = 0.0
         self.sample = -1.0
@@ -69,11 +56,10 @@ class Scoreboard:
         self.newest_sent_at = 0.0
         self._segments: list[Segment] = []
         self._head = 0
-        self._sent_order: deque[tuple[float, Segment]] = deque()
+        self._order = TransmitOrder()
         self._lost: deque[Segment] = deque()
         self._lost_bytes = 0
-        self._sack_starts: list[int] = []
-        self._sack_ends: list[int] = []
+        self._ranges = Ranges()
         self._rack_time = -1.0
         self._rack_end = 0
         self._rack_rtt = 0.0
@@ -94,19 +80,33 @@ class Scoreboard:
         """The segment that holds `una`."""
         return self._segments[self._head] if self._head < len(self._segments) else None
 
-    def last(self) -> Segment | None:
-        """The segment with the highest data; a bare FIN, which SACK cannot report, only if alone."""
+    @property
+    def single(self) -> bool:
+        """Whether a single packet is outstanding."""
+        return len(self) == 1 and self._segments[-1].packets == 1
+
+    def last(self, limit: int) -> Segment | None:
+        """The last packet (at most `limit` bytes) of data, cut off its train; a bare FIN, which SACK cannot
+        report, only if alone; None when it is SACKed or lost, or nothing is outstanding."""
         segments = self._segments
         count = len(segments) - self._head
-        if count > 1 and not len(segments[-1].data):
-            return segments[-2]
-        return segments[-1] if count else None
+        if not count:
+            return None
+        segment = segments[-2] if count > 1 and not len(segments[-1].data) else segments[-1]
+        if segment.sacked or segment.lost:
+            return None
+        size = segment.end - segment.start
+        if size > segment.mss:
+            segment = self._cut(segment, segment.start + (segment.packets - 1) * segment.mss)
+        if segment.end - segment.start > limit:
+            segment = self.split(segment, limit)
+        return segment
 
     def sent(self, segment: Segment) -> None:
         """A new segment, adjacent to the last one, went out at its `sent_at`."""
         segment.mark = self.mark
         self._segments.append(segment)
-        self._sent_order.append((segment.sent_at, segment))
+        self._order.append(segment)
         self.in_flight += segment.end - segment.start
 
     def resent(self, segment: Segment, now: float) -> None:
@@ -121,7 +121,7 @@ class Scoreboard:
         segment.resent += 1
         segment.sent_at = now
         segment.mark = self.mark
-        self._sent_order.append((now, segment))
+        self._order.append(segment)
 
     def next_lost(self) -> Segment | None:
         """The next segment to send again, None when nothing is lost; stays until `resent`."""
@@ -136,23 +136,21 @@ class Scoreboard:
     def split(self, segment: Segment, limit: int) -> Segment:
         """Cut `segment` (lost, or just one in flight) after `limit` payload bytes; return its first part.
 
-        For a path whose MTU has shrunk.  The second part takes over the marks and follows directly.
+        The second part takes over the marks and follows directly.
         """
-        cut = segment.start + limit
-        rest = Segment(cut, segment.end, memoryview(segment.data)[limit:], segment.fin, segment.sent_at)
-        rest.resent, rest.resent_at = segment.resent, segment.resent_at
-        rest.lost, rest.sacked, rest.mark = segment.lost, segment.sacked, segment.mark
-        segment.end = cut
-        segment.data = memoryview(segment.data)[:limit]
-        segment.fin = False
+        self._cut(segment, segment.start + limit)
+        return segment
+
+    def _cut(self, segment: Segment, at: int) -> Segment:
+        """Cut `segment` at position `at`, here and in the orders it stands in; return the rest."""
         i = bisect_left(self._segments, segment.start, self._head, key=_start_of)
+        rest = segment.cut(at)
         self._segments.insert(i + 1, rest)
         if rest.lost:
-            at = self._lost.index(segment)
-            self._lost.insert(at + 1, rest)
+            self._lost.insert(self._lost.index(segment) + 1, rest)
         else:
-            self._sent_order.append((rest.sent_at, rest))
-        return segment
+            self._order.insert(segment, rest)
+        return rest
 
     def acknowledge(self, una: int, blocks: list[tuple[int, int]], now: float, min_rtt: float) -> int:
         """Take a cumulative acknowledgement (>= `una`) and SACK blocks of absolute positions.
@@ -172,7 +170,8 @@ class Scoreboard:
             if left < self.una:
                 left = self.una
             if left < right and len(self) and right <= self._segments[-1].end:
-                self._mark_sacked(left, right, now, min_rtt)
+                for gap in self._ranges.add(left, right):
+                    self._mark_range(*gap, now, min_rtt)
         return advanced
 
     def _advance(self, una: int, now: float, min_rtt: float) -> None:
@@ -185,42 +184,43 @@ class Scoreboard:
             size = segment.end - segment.start
             if segment.sacked:
                 self.sacked -= size
-                self.sacked_segments -= 1
+                self.sacked_segments -= segment.packets
             else:
-                self._delivered(segment, size, now, min_rtt)
+                self._delivered(segment, segment.end, now, min_rtt)
+                self._order.remove(segment)
             if segment.resent and not self.acked_resent_at:
                 self.acked_resent_at = segment.resent_at
             segment.sacked = True
             segment.data = b""
         if head < total and segments[head].start < una:
-            self._trim(segments[head], una)
+            self._trim(segments[head], una, now, min_rtt)
         self.una = una
         if head > 256 and head * 2 > total:
             del segments[:head]
             head = 0
         self._head = head
-        starts, ends = self._sack_starts, self._sack_ends
-        while starts and ends[0] <= una:
-            del starts[0], ends[0]
-        if starts and starts[0] < una:
-            starts[0] = una
+        self._ranges.forget(una)
 
-    def _trim(self, segment: Segment, una: int) -> None:
-        """Forget the front of a segment of which only a part was acknowledged."""
+    def _trim(self, segment: Segment, una: int, now: float, min_rtt: float) -> None:
+        """The front of a segment was acknowledged: some packets of a train, or a packet cut on the way."""
         size = una - segment.start
         if segment.sacked:
             self.sacked -= size
+            self.sacked_segments -= segment.packets
+            segment.start = una
+            self.sacked_segments += segment.packets
         else:
-            self.newly_delivered += size
-            if segment.lost:
-                self._lost_bytes -= size
-            else:
-                self.in_flight -= size
+            lost = segment.lost
+            self._delivered(segment, una, now, min_rtt)
+            segment.lost = lost
+            segment.start = una
+        if segment.resent and not self.acked_resent_at:
+            self.acked_resent_at = segment.resent_at
         segment.data = memoryview(segment.data)[size:]
-        segment.start = una
 
-    def _delivered(self, segment: Segment, size: int, now: float, min_rtt: float) -> None:
-        """Account one segment that was outstanding, and advance RACK's newest delivered (6.2 step 2)."""
+    def _delivered(self, segment: Segment, end: int, now: float, min_rtt: float) -> None:
+        """Account what was outstanding up to `end`; advance RACK's newest delivered (6.2 step 2)."""
+        size = end - segment.start
         self.newly_delivered += size
         if segment.lost:
             segment.lost = False
@@ -233,49 +233,39 @@ class Scoreboard:
                 return
         else:
             self.sample = now - sent_at
-            if segment.end < self._highest_before:
+            if end < self._highest_before:
                 self.reordering_seen = True
-        if segment.end > self._highest_delivered:
-            self._highest_delivered = segment.end
-        if sent_at > self._rack_time or (sent_at == self._rack_time and segment.end > self._rack_end):
+        if end > self._highest_delivered:
+            self._highest_delivered = end
+        if sent_at > self._rack_time or (sent_at == self._rack_time and end > self._rack_end):
             self._rack_time = sent_at
-            self._rack_end = segment.end
+            self._rack_end = end
             self._rack_rtt = now - sent_at
             self.newest_mark = segment.mark
             self.newest_sent_at = sent_at
 
-    def _mark_sacked(self, left: int, right: int, now: float, min_rtt: float) -> None:
-        """Mark the parts of [left, right) that no earlier block covered, and merge the block in."""
-        starts, ends = self._sack_starts, self._sack_ends
-        lo = bisect_left(ends, left)
-        hi = bisect_right(starts, right)
-        if lo < hi and starts[lo] <= left and ends[lo] >= right:
-            return
-        position = left
-        for i in range(lo, hi):
-            if position < starts[i]:
-                self._mark_range(position, starts[i], now, min_rtt)
-            position = max(position, ends[i])
-        if position < right:
-            self._mark_range(position, right, now, min_rtt)
-        if lo < hi:
-            left = min(left, starts[lo])
-            right = max(right, ends[hi - 1])
-        starts[lo:hi] = [left]
-        ends[lo:hi] = [right]
-
     def _mark_range(self, left: int, right: int, now: float, min_rtt: float) -> None:
-        """Mark the segments that lie wholly in [left, right) and were not marked before."""
+        """Mark the packets that lie wholly in [left, right) and were not marked before."""
         segments = self._segments
         i = bisect_left(segments, left, self._head, key=_start_of)
-        while i < len(segments) and segments[i].end <= right:
+        if i > self._head and segments[i - 1].end > left:
+            train = segments[i - 1]
+            at = train.start + -(-(left - train.start) // train.mss) * train.mss
+            if at < train.end and not train.sacked:
+                self._cut(train, at)
+        while i < len(segments) and segments[i].start < right:
             segment = segments[i]
             if not segment.sacked:
-                size = segment.end - segment.start
-                self._delivered(segment, size, now, min_rtt)
+                if segment.end > right:
+                    at = segment.start + (right - segment.start) // segment.mss * segment.mss
+                    if at == segment.start:
+                        break
+                    self._cut(segment, at)
+                self._delivered(segment, segment.end, now, min_rtt)
+                self._order.remove(segment)
                 segment.sacked = True
-                self.sacked += size
-                self.sacked_segments += 1
+                self.sacked += segment.end - segment.start
+                self.sacked_segments += segment.packets
             i += 1
 
     def find_losses(self, now: float, min_rtt: float, srtt: float, recovering: bool) -> float:
@@ -290,20 +280,15 @@ class Scoreboard:
             window = 0.0
         else:
             window = min(self._window_mult * min_rtt * 0.25, srtt)
-        order = self._sent_order
         latest, latest_end = self._rack_time, self._rack_end
         allowed = self._rack_rtt + window
-        while order:
-            sent_at, segment = order[0]
-            if segment.sacked or segment.lost or segment.sent_at != sent_at:
-                order.popleft()
-                continue
+        for segment in self._order:
+            sent_at = segment.sent_at
             if sent_at > latest or (sent_at == latest and segment.end >= latest_end):
                 return 0.0
             due = sent_at + allowed
             if due > now:
                 return due
-            order.popleft()
             self.lost_total += segment.end - segment.start
             self.mark_lost(segment)
         return 0.0
@@ -314,26 +299,42 @@ class Scoreboard:
             return
         size = segment.end - segment.start
         segment.lost = True
+        self._order.remove(segment)
         self.in_flight -= size
         self._lost_bytes += size
         self._lost.append(segment)
 
-    def refused(self, position: int) -> bool:
-        """The segment that starts at `position` never left this host: it is lost; False if unknown."""
-        i = bisect_left(self._segments, position, self._head, key=_start_of)
-        if i >= len(self._segments):
-            return False
-        segment = self._segments[i]
-        if segment.start != position or segment.sacked or segment.lost:
-            return False
-        self.lost_total += segment.end - segment.start
-        self.mark_lost(segment)
-        return True
+    def mark_first_lost(self) -> None:
+        """The packet that holds `una` is lost, as a peer without SACK tells."""
+        segment = self.first()
+        if segment is not None and not segment.sacked and not segment.lost:
+            if segment.end - segment.start > segment.mss:
+                self._cut(segment, segment.start + segment.mss)
+            self.mark_lost(segment)
+
+    def refused(self, position: int, end: int) -> bool:
+        """What was just sent of [position, end) never left this host: it is lost; False if unknown."""
+        segments = self._segments
+        i = max(bisect_right(segments, position, self._head, key=_start_of) - 1, self._head)
+        known = False
+        while i < len(segments) and segments[i].start < end:
+            segment = segments[i]
+            i += 1
+            if segment.sacked or segment.lost or segment.end <= position:
+                continue
+            if segment.start < position:
+                segment = self._cut(segment, position)
+                i += 1
+            if segment.end > end:
+                self._cut(segment, end)
+            self.lost_total += segment.end - segment.start
+            self.mark_lost(segment)
+            known = True
+        return known
 
     def mark_all_lost(self) -> None:
         """Take everything that is not SACKed for lost: a time-out, or a move of either end."""
         self._lost.clear()
-        self._sent_order.clear()
         for i in range(self._head, len(self._segments)):
             segment = self._segments[i]
             if not segment.sacked:
@@ -350,7 +351,7 @@ class Scoreboard:
                 segment.lost = False
                 self._lost_bytes -= size
                 self.in_flight += size
-                self._sent_order.appendleft((segment.sent_at, segment))
+                self._order.prepend(segment)
         self._lost.clear()
 
     def forget_sacks(self) -> None:
@@ -359,10 +360,10 @@ class Scoreboard:
             segment = self._segments[i]
             if segment.sacked:
                 segment.sacked = False
+                self._order.append(segment)
                 self.in_flight += segment.end - segment.start
         self.sacked = self.sacked_segments = 0
-        self._sack_starts.clear()
-        self._sack_ends.clear()
+        self._ranges.clear()
 
     def duplicate_reported(self) -> None:
         """A DSACK came: a retransmission was needless, so wait longer for reordered segments."""
@@ -381,8 +382,7 @@ class Scoreboard:
         """Drop all segments."""
         self._segments.clear()
         self._head = 0
-        self._sent_order.clear()
+        self._order.clear()
         self._lost.clear()
-        self._sack_starts.clear()
-        self._sack_ends.clear()
+        self._ranges.clear()
         self.in_flight = self.sacked = self.sacked_segments = self._lost_bytes = 0

@@ -57,6 +57,14 @@ class SendBuffer:
             return piece
         return self._join(piece, limit)
 
+    def take_packets(self, limit: int, mss: int) -> memoryview:
+        """Remove and return at most `limit` (> `mss`) bytes, as much as is one piece of memory in whole
+        packets of `mss` bytes; where the front chunk holds less than one, `mss` bytes of several chunks."""
+        have = len(self._chunks[0]) - self._skip
+        if have < limit and len(self._chunks) > 1:
+            limit = have - have % mss or mss
+        return self.take(limit)
+
     def _join(self, piece: memoryview, limit: int) -> memoryview:
         """Go on over chunk borders until `limit` bytes are collected or nothing is left."""
         parts = [piece]

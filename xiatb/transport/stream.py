@@ -57,7 +57,7 @@ class Stream(InputSide):
         self._stamp_offset = half.stamp_offset
         self.set_peer_options(half.options)
         self._ts_recent = stamp
-        self._offered = 1 + min(self.config.recv_buffer, 0xFFFF)
+        self._offered = 1 + min(self.recv_limit, 0xFFFF)
         self._last_ack_sent = 1
         self._established(win << self._snd_scale, now)
 
@@ -84,13 +84,14 @@ class Stream(InputSide):
         return self._snd_next - self._board.una
 
     def set_send_limit(self, limit: int) -> None:
-        """Bound the bytes written and not yet acknowledged to `limit` from now on.
+        """Bound the bytes written and not yet acknowledged to `limit` from now on, whatever the path.
 
         What is already buffered stays; `write` takes nothing until it has drained below the limit.
         """
         if limit < 1024:
             raise TransportError(f"a send limit of {limit} bytes is below 1024")
         self.send_limit = limit
+        self._send_fixed = True
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take over as much of `data` as there is room for and return how much that was.
@@ -145,7 +146,7 @@ class Stream(InputSide):
     def _window_opened(self) -> None:
         """Announce new room when the peer may be waiting for it (RFC 9293 3.8.6.2.2)."""
         received = self._received
-        buffer = self.config.recv_buffer
+        buffer = self.recv_limit
         left = self._offered - received.next
         gain = buffer - received.size - left
         if left < buffer >> 1 and gain >= min(buffer >> 2, 2 * self._peer_segment) and self.state in (
@@ -245,13 +246,14 @@ class Stream(InputSide):
         self._recovery.on_resize(self._snd_next)
         self._wake()
 
-    def not_sent(self, seq: int, now: float) -> None:
-        """The segment with wire sequence `seq` met a full queue in this host: pause, then send it again."""
+    def not_sent(self, seq: int, size: int, packets: int, now: float) -> None:
+        """`packets` with `size` bytes of payload, from wire sequence `seq` on, met a full queue in this host:
+        pause, then send them again."""
+        self.counters["refused"] += packets
         una = self._board.una
         position = una + ((seq - self.iss - una) & MASK)
         self._pacer.hold(now)
-        self.counters["refused"] += 1
-        if self._board.refused(position):
+        if self._board.refused(position, position + max(size, 1)):
             self._recovery.refused_locally(now, self._snd_next)
 
     def unreachable(self, seq: int) -> None:
@@ -282,6 +284,8 @@ class Stream(InputSide):
             "unacked": self.unacked,
             "readable": self._received.size,
             "send_window": self._snd_right - self._board.una,
+            "send_limit": self.send_limit,
+            "recv_limit": self.recv_limit,
             "timeouts": recovery.timeouts,
             "fast_recoveries": recovery.fast_recoveries,
             "undone": recovery.undone,
