@@ -17,6 +17,7 @@ from xiatb.node.socket_errors import SocketError, socket_error
 from xiatb.node.xstream import StreamEnd, XReader, XWriter
 from xiatb.transport.config import StreamConfig
 from xiatb.transport.endpoint import Endpoint
+from xiatb.transport.packets import lone_packets
 from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XidType
 
@@ -47,7 +48,7 @@ class FakeDriver:
         for end in list(self.closing):
             end.settle()
         now = time.monotonic()
-        packets = [header + bytes(payload) for header, payload in self.endpoint.transmit(now)]
+        packets = [header + bytes(payload) for header, payload in lone_packets(self.endpoint.transmit(now))]
         if packets and not self.blocked:
             asyncio.get_running_loop().call_soon(self.peer.take, packets)
         deadline = self.endpoint.next_deadline()
