@@ -159,12 +159,14 @@ def test_cut_and_joined_again(
 
 
 def test_largest_frames(helper: batch.HelperBatch) -> None:
-    """Slots must not run into each other while they are joined."""
-    size = 65535 - 28
-    frames = [segment(i * size, bytes([i]) * size) for i in range(batch.BURST)]
-    got = plain(helper.join(frames))
-    assert got == joined(frames)
-    assert got[0][2] == batch.BURST and len(got[0][1]) == batch.BURST * size
+    """Slots must not run into each other while they are joined, and a train has a largest size."""
+    for size, together in ((65535 - 28, 1), (32768, 2), (32000, 2), (9000, 7)):
+        frames = [segment(i * size, bytes([i]) * size) for i in range(batch.BURST)]
+        got = plain(helper.join(frames))
+        assert got == joined(frames)
+        assert got[0][2] == together and sum(segments for *_, segments in got) == batch.BURST
+    frames = [segment(0, b"a" * 65507), segment(65507, b"b" * 29)]
+    assert plain(helper.join(frames)) == joined(frames) and len(joined(frames)[0][1]) == 65536
 
 
 def test_kind_is_chosen(tmp_path: Path) -> None:

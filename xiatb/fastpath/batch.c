@@ -18,6 +18,7 @@ enum {
     BURST = 64,
     SLOT = 65536 + 192, /* not a power of two: slots must not share the sets of a cache */
     TRAIN = 1024,       /* most segments of one train */
+    JOINED = 65536,     /* most payload of joined segments: larger pieces cost page faults in malloc */
     ETHERNET = 14,
     FIXED = 8,
     NODE = 28,
@@ -133,7 +134,7 @@ static int follows(const struct segment *first, const struct segment *next, uint
 {
     uint32_t header = first->stream - first->packet;
 
-    return first->size % full == 0 && next->size <= full && next->seq == first->seq + first->size &&
+    return first->size % full == 0 && next->size <= full && first->size + next->size <= JOINED && next->seq == first->seq + first->size &&
            next->words == first->words && header == (uint32_t)(next->stream - next->packet) &&
            !memcmp(first->packet, next->packet, 2) && !memcmp(first->packet + 4, next->packet + 4, header - 4) &&
            (int32_t)(next->ack - first->ack) >= 0 && (int32_t)(next->stamp - first->stamp) >= 0;

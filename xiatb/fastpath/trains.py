@@ -21,6 +21,8 @@ timestamp are those of the first segment (RFC 7323 4.3: its timestamp is to be e
 window and echo those of the last; PSH is set if any had it. Every segment but the last has the first one's
 size."""
 
+MAX_JOINED = 65536
+"""Most payload bytes of a train on its way in: larger pieces cost page faults in malloc."""
 MAX_SEGMENTS = 1024
 """Most segments of a train on its way out."""
 _ETHERNET = 14
@@ -86,6 +88,7 @@ class _Run:
         if (
             self.size % self.full
             or other.size > self.full
+            or self.size + other.size > MAX_JOINED
             or other.seq != (self.seq + self.size) & _MASK
             or (other.address, len(other.header)) != (self.address, len(self.header))
             or (other.ack - self.ack) & _MASK >= _HALF
