@@ -6,8 +6,8 @@ import json
 import stat
 from pathlib import Path
 
-from xiatb.identity.keys import KeyPair
 from xiatb.experiments.bench.scale import grid
+from xiatb.identity.keys import KeyPair
 from xiatb.lab.builder import pace
 from xiatb.lab.keys import key_owners, write_keys
 from xiatb.lab.load import Topology, load, loads

@@ -125,7 +125,7 @@ class Links:
                 ports = wire.middle_ports(link.index)
                 for port in ports:
                     altname = f"xiatb:{self.context.plan.lab}:{link.name}:{port}"[:127]
-                    netlink.set_up_here(socket_, port, mtu=link.mtu, altname=altname)
+                    netlink.set_up_here(port, mtu=link.mtu, altname=altname)
                 if self._backend(link) != impairments.DELAY_LINE:
                     wire.join(socket_, *ports)
 

@@ -17,10 +17,30 @@ from mininet.net import Mininet
 from mininet.node import Node
 
 from xiatb.errors import XiatbError
+from xiatb.node import rtnetlink
 
 
 class MininetError(XiatbError):
     """Mininet could not make a node or a link."""
+
+
+class VethLink(Link):  # type: ignore[misc]
+    """A link of Mininet whose pair is made by one request to the kernel, not by a program in a shell."""
+
+    @classmethod
+    def makeIntfPair(  # noqa: N802, PLR0913  as Mininet has it
+        cls,
+        intfname1: str,
+        intfname2: str,
+        addr1: str | None = None,
+        addr2: str | None = None,
+        node1: Any = None,
+        node2: Any = None,
+        deleteIntfs: bool = False,  # noqa: N803
+    ) -> None:
+        """Called by `Link`. Raises NetlinkError, OSError when a node is gone."""
+        with open(f"/proc/{node1.pid}/ns/net", "rb") as one, open(f"/proc/{node2.pid}/ns/net", "rb") as two:
+            rtnetlink.add_veth(intfname1, intfname2, namespaces=(one.fileno(), two.fileno()))
 
 
 class LabNet:
@@ -45,7 +65,7 @@ class LabNet:
         printed = io.StringIO()
         try:
             with contextlib.redirect_stdout(printed):
-                Link(nodes[a], nodes[b], intfName1=port_a, intfName2=port_b, fast=True, up=None)
+                VethLink(nodes[a], nodes[b], intfName1=port_a, intfName2=port_b, fast=True, up=None)
         except Exception as error:  # noqa: BLE001  Mininet raises bare Exception
             raise MininetError(f"link {a}:{port_a} -- {b}:{port_b}: {error}") from error
 

@@ -13,7 +13,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from xiatb.errors import XiatbError
 from xiatb.lab.namespaces import inside
+from xiatb.node import rtnetlink
 
 _SIOCETHTOOL = 0x8946
 # linux/ethtool.h: ETHTOOL_SRXCSUM, STXCSUM, SSG, STSO, SGSO, SGRO
@@ -58,29 +59,29 @@ def index_of(_socket: Any, name: str) -> int:
 
 def set_up(netns: Path, name: str, *, mtu: int, altname: str, mac: str | None = None) -> None:
     """Offloads off, MTU, MAC, readable altname (the lab's mark), up."""
-    with routes(netns) as socket_:
-        set_up_here(socket_, name, mtu=mtu, altname=altname, mac=mac)
+    with inside(netns):
+        set_up_here(name, mtu=mtu, altname=altname, mac=mac)
 
 
-def set_up_here(socket_: Any, name: str, *, mtu: int, altname: str, mac: str | None = None) -> None:
-    """`set_up` within `routes`."""
-    index = index_of(socket_, name)
-    if mac is not None:
-        socket_.link("set", index=index, address=mac)
-    socket_.link("set", index=index, mtu=mtu)
-    socket_.link("property_add", index=index, altname=altname)
+def set_up_here(name: str, *, mtu: int, altname: str, mac: str | None = None) -> None:
+    """`set_up` of an interface in this thread's namespace. Raises LinkError."""
     offloads_off(name)
-    socket_.link("set", index=index, state="up")
+    address = None if mac is None else bytes.fromhex(mac.replace(":", ""))
+    try:
+        rtnetlink.add_altname(name, altname)
+        rtnetlink.set_link(name, up=True, mtu=mtu, mac=address)
+    except rtnetlink.NetlinkError as error:
+        raise LinkError(error.message) from error
 
 
 def prepare(netns: Path) -> None:
     """A fresh namespace: no IPv6 on anything, loopback up."""
-    with routes(netns) as socket_:
+    with inside(netns):
         for scope in ("all", "default"):
             switch = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
             if switch.exists():
                 switch.write_text("1")
-        socket_.link("set", index=index_of(socket_, "lo"), state="up")
+        rtnetlink.set_link("lo", up=True)
 
 
 def add_tap(netns: Path, name: str) -> None:
@@ -95,6 +96,17 @@ def add_tap(netns: Path, name: str) -> None:
             raise LinkError(f"{netns.name}: cannot make tap {name}: {error.strerror}") from error
         finally:
             os.close(descriptor)
+
+
+def forward_ip(netns: Path, addresses: Mapping[str, str], ways: Iterable[tuple[str, str]]) -> None:
+    """An IPv4 router: addresses (interface -> address/prefix), forwarding, routes (network, next hop)."""
+    with routes(netns) as socket_:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for name, address in addresses.items():
+            where, _, length = address.partition("/")
+            socket_.addr("add", index=index_of(socket_, name), address=where, prefixlen=int(length))
+        for network, hop in ways:
+            socket_.route("add", dst=network, gateway=hop)
 
 
 def offloads_off(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Just enough of rtnetlink, by `struct`: read a link, make a veth pair, and watch links.
+"""Just enough of rtnetlink, by `struct`: read a link, make a veth pair, set a link, and watch links.
 
 Node processes must start fast (also in an emulated guest), so pyroute2 stays out. Formats:
 `struct nlmsghdr`, `struct ifinfomsg`, `struct rtattr` of <linux/rtnetlink.h>, attribute numbers of
@@ -22,6 +22,8 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _NLMSG_ERROR = 2
 _F_REQUEST, _F_ACK, _F_EXCL, _F_CREATE = 1, 4, 0x200, 0x400
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EVENT = 1, 3, 4, 18, 44
+_IFLA_NET_NS_FD, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 28, 52, 53
+_RTM_NEWLINKPROP, _NESTED = 108, 0x8000
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _RTMGRP_LINK = 1
@@ -50,7 +52,8 @@ class Link(NamedTuple):
     deleted: bool = False
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """`struct rtattr` and its value, padded."""
     return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
@@ -136,7 +139,7 @@ class LinkMonitor:
         self._socket.close()
 
 
-def _request(kind: int, flags: int, body: bytes, what: str) -> list[Link]:
+def request(kind: int, flags: int, body: bytes, what: str) -> list[Link]:
     """One request and its answer: the links told. Raises NetlinkError."""
     message = _HEADER.pack(_HEADER.size + len(body), kind, _F_REQUEST | flags, 1, 0) + body
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
@@ -154,9 +157,9 @@ def _request(kind: int, flags: int, body: bytes, what: str) -> list[Link]:
 
 def get_link(name: str) -> Link | None:
     """The interface called `name` in this network namespace, or None when there is none."""
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
     try:
-        links = _request(_RTM_GETLINK, 0, body, f"link {name}")
+        links = request(_RTM_GETLINK, 0, body, f"link {name}")
     except NetlinkError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -164,25 +167,40 @@ def get_link(name: str) -> Link | None:
     return links[0] if links else None
 
 
-def add_veth(name: str, peer: str, mtu: int) -> None:
-    """Makes a veth pair, both ends down and with `mtu`. Raises NetlinkError (EEXIST, EPERM, ...)."""
-    size = _attribute(_IFLA_MTU, struct.pack("=I", mtu))
-    peer_body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, peer.encode() + b"\0") + size
-    info = _attribute(_IFLA_INFO_KIND, b"veth\0") + _attribute(
-        _IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, peer_body)
+def add_veth(name: str, peer: str, mtu: int | None = None, namespaces: tuple[int, int] | None = None) -> None:
+    """Makes a veth pair, both ends down, with `mtu` if given, in the two `namespaces` (descriptors) or here.
+
+    Raises NetlinkError (EEXIST, EPERM, ...)."""
+    ends = []
+    for number, end in enumerate((name, peer)):
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, end.encode() + b"\0")
+        if mtu is not None:
+            body += attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        if namespaces is not None:
+            body += attribute(_IFLA_NET_NS_FD, struct.pack("=I", namespaces[number]))
+        ends.append(body)
+    body, peer_body = ends
+    info = attribute(_IFLA_INFO_KIND, b"veth\0") + attribute(
+        _IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, peer_body)
     )
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0") + size
-    _request(
-        _RTM_NEWLINK, _F_ACK | _F_CREATE | _F_EXCL, body + _attribute(_IFLA_LINKINFO, info), f"veth {name}"
+    request(
+        _RTM_NEWLINK, _F_ACK | _F_CREATE | _F_EXCL, body + attribute(_IFLA_LINKINFO, info), f"veth {name}"
     )
 
 
-def set_link(name: str, *, up: bool | None = None, mtu: int | None = None) -> None:
-    """Brings an interface up or down and sets its MTU. Raises NetlinkError."""
+def set_link(name: str, *, up: bool | None = None, mtu: int | None = None, mac: bytes | None = None) -> None:
+    """Sets an interface's MAC and MTU, then brings it up or down, in one request. Raises NetlinkError."""
     flags = 0 if up is None else _IFF_UP
-    body = _IFINFO.pack(0, 0, 0, _IFF_UP if up else 0, flags) + _attribute(
-        _IFLA_IFNAME, name.encode() + b"\0"
-    )
+    body = _IFINFO.pack(0, 0, 0, _IFF_UP if up else 0, flags) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
     if mtu is not None:
-        body += _attribute(_IFLA_MTU, struct.pack("=I", mtu))
-    _request(_RTM_NEWLINK, _F_ACK, body, f"link {name}")
+        body += attribute(_IFLA_MTU, struct.pack("=I", mtu))
+    if mac is not None:
+        body += attribute(_IFLA_ADDRESS, mac)
+    request(_RTM_NEWLINK, _F_ACK, body, f"link {name}")
+
+
+def add_altname(name: str, altname: str) -> None:
+    """Gives an interface one more name, of up to 127 bytes. Raises NetlinkError."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    body += attribute(_IFLA_PROP_LIST | _NESTED, attribute(_IFLA_ALT_IFNAME, altname.encode() + b"\0"))
+    request(_RTM_NEWLINKPROP, _F_ACK | _F_CREATE | _F_EXCL, body, f"link {name}, altname {altname}")
