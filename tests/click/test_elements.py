@@ -380,3 +380,17 @@ def test_local_topology_example() -> None:
     ctx.advance(1.0)
     assert router.read("ping.received") == "10"
     assert abs(float(router.read("ping.rtt")) - 30.0) < 0.1
+
+
+def test_many_routes_are_generated_little_by_little() -> None:
+    graph = Graph("in :: FromHost -> t :: XIAXIDRouteTable(AD) -> Discard; t[1] -> Discard; t[2] -> Discard;")
+    router = graph.router
+    router.write("t.generate", "AD 10000 1")
+    router.write("t.generate", "AD 10 2")
+    assert router.read("t.count") == "4096" and router.read("t.generating") == "5914"
+    graph.ctx.advance(0.0)
+    assert router.read("t.count") == "10010" and router.read("t.generating") == "0"
+    assert graph.ctx.pending() == 0
+    router.write("t.generate", "AD 10000 1")
+    router.cleanup()
+    assert graph.ctx.pending() == 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
-from xiatb.click.context import Context
+from xiatb.click.context import Context, Timer
 from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows
 from xiatb.click.errors import ConfigError, HandlerError
 from xiatb.click.flows import Trace
@@ -21,6 +22,8 @@ _PORTS = {
     "UNREACHABLE": UNREACHABLE, "FALLBACK": FALLBACK,
 }  # fmt: skip
 MAX_GENERATED = 5_000_000
+SLICE = 4096
+"""Routes generated at once, in milliseconds; packets and timers get their turn in between."""
 RouteWatcher = Callable[[bytes | int, Entry | None], None]
 """Told of every change of a table: a 24-byte key or, for the default, the type; None: that route is gone."""
 
@@ -46,8 +49,8 @@ class XIAXIDRouteTable(Element):
     """
 
     __slots__ = (
-        "_default", "changed", "drops", "enabled", "fallback", "live", "local", "route", "switched", "table",
-        "type",
+        "_default", "changed", "drops", "enabled", "fallback", "generating", "live", "local", "route",
+        "slicing", "switched", "table", "type",
     )  # fmt: skip
     PORTS = "1/3"
     PROCESSING = "push"
@@ -67,6 +70,8 @@ class XIAXIDRouteTable(Element):
         self.switched: Callable[[], None] | None = None
         self.enabled = True
         self.live = False
+        self.generating: deque[tuple[int, Entry]] = deque()
+        self.slicing: Timer | None = None
         self.drops = 0
         for index, text in enumerate(self.route):
             try:
@@ -82,6 +87,11 @@ class XIAXIDRouteTable(Element):
         self.fallback: Receiver = self.outs[2]
         for text in self.route:
             self._add(text, own=ctx.hid)
+
+    def cleanup(self) -> None:
+        """Stop generating."""
+        if self.slicing is not None:
+            self.slicing.cancel()
 
     def receive(self, p: Packet) -> None:
         """Look up and send on."""
@@ -222,9 +232,19 @@ class XIAXIDRouteTable(Element):
         count, port = _number(words[1]), _port(words[2])
         if _principal(words[0]) != self.type or not 0 <= count <= MAX_GENERATED:
             raise HandlerError(f"this table takes up to {MAX_GENERATED} XIDs of type 0x{self.type:x}")
-        head, entry, rng = self.type.to_bytes(4, "big"), Entry(port), self.ctx.rng
-        for _ in range(count):
+        self.generating.append((count, Entry(port)))
+        if self.slicing is None:
+            self._slice()
+
+    def _slice(self) -> None:
+        """Enter some of the routes that are to be generated."""
+        count, entry = self.generating.popleft()
+        if count > SLICE:
+            self.generating.appendleft((count - SLICE, entry))
+        head, rng = self.type.to_bytes(4, "big"), self.ctx.rng
+        for _ in range(min(count, SLICE)):
             self.set(head + rng.randbytes(20), entry)
+        self.slicing = self.timer(0.0, self._slice) if self.generating else None
 
     def list_routes(self) -> str:
         """`XID,PORT,NEXTHOP,FLAGS[,DELIVER]`, one a line, the default last."""
@@ -246,6 +266,9 @@ class XIAXIDRouteTable(Element):
             "all routes, `XID,PORT,NEXTHOP,FLAGS` one a line", lambda table, _: table.list_routes()
         ),
         "count": ReadHandler("number of routes", lambda table, _: str(len(table.table))),
+        "generating": ReadHandler(
+            "routes still to be generated", lambda t, _: str(sum(count for count, _ in t.generating))
+        ),
         "enabled": ReadHandler(
             "1, or 0 when every look-up falls back", lambda table, _: str(int(table.enabled))
         ),
@@ -261,7 +284,8 @@ class XIAXIDRouteTable(Element):
         "remove": WriteHandler("`XID`: forget a route", lambda table, value: table._remove(value)),
         "load": WriteHandler("`FILE`: read routes, one a line", lambda table, value: table._load(value)),
         "generate": WriteHandler(
-            "`TYPE COUNT PORT`: random routes", lambda table, value: table._generate(value)
+            "`TYPE COUNT PORT`: random routes, entered little by little when there are many",
+            lambda table, value: table._generate(value),
         ),
         "enabled": WriteHandler("0 makes every look-up fall back", lambda table, value: table._enable(value)),
     }
