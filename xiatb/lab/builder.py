@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from xiatb.errors import XiatbError
-from xiatb.lab import namespaces, netlink, priority, private, wire
+from xiatb.lab import iprouting, namespaces, netlink, priority, private, wire
 from xiatb.lab.context import Context, node_environment
 from xiatb.lab.forkserver import ForkServer
+from xiatb.lab.ipnetwork import IP_ROUTER
 from xiatb.lab.keys import write_keys
 from xiatb.lab.links import Links, needs_middles
 from xiatb.lab.mininet_net import LabNet
@@ -25,6 +27,7 @@ from xiatb.lab.state import NodeState
 from xiatb.node.config import MAX_PACE, NodeConfig, PortConfig
 
 NODE_READY = 30.0
+SHELLS_AT_ONCE = 4
 PACE_ROUTERS = 25
 """So many routers, HELLOs and beacons once a second cost what a host can spare; more slow them down."""
 
@@ -47,13 +50,20 @@ class Builder:
         paths.links.mkdir()
         for node in plan.nodes:
             paths.home(node.name).mkdir(parents=True)
+        for node in plan.xia_nodes:
             self._node_config(node).save(paths.node(node.name) / "node.json")
 
     def nodes(self) -> None:
-        """A Mininet node each, with a name under /run/netns."""
-        for node in self.plan.nodes:
-            self.context.progress(f"node {node.name}")
-            self.context.state.nodes[node.name] = self._namespace(node.name)
+        """A Mininet node each, with a name under /run/netns. Shells take their time to start: several do so
+        at once."""
+        names = [node.name for node in self.plan.nodes]
+        with ThreadPoolExecutor(SHELLS_AT_ONCE) as pool:
+            try:
+                for name, made in zip(names, pool.map(self._namespace, names), strict=True):
+                    self.context.state.nodes[name] = made
+                    self.context.progress(f"node {name}")
+            finally:
+                pool.shutdown(cancel_futures=True)
         self.context.save()
 
     def links(self) -> None:
@@ -72,6 +82,8 @@ class Builder:
                 if port.role == "guest":
                     netlink.add_tap(netns, port.name)
                 netlink.set_up(netns, port.name, mtu=port.mtu, mac=port.mac, altname=port.altname)
+            if node.kind == IP_ROUTER:
+                iprouting.forward_ip(netns, {port.name: port.ip for port in node.ports}, node.ip_routes)
 
     def privates(self) -> None:
         """Directories that each hypervisor has for itself."""
@@ -83,7 +95,7 @@ class Builder:
         """Start all node processes at once, then wait for each to be ready."""
         pipes = {}
         server = ForkServer(self.context)
-        for node in self.plan.nodes:
+        for node in self.plan.xia_nodes:
             pipes[node.name] = self._start_node(node, server)
         self.context.save()
         deadline = time.monotonic() + NODE_READY + len(pipes)
@@ -125,7 +137,12 @@ class Builder:
             ad=node.ad,
             ad_public=node.ad_public,
             ad_cert=node.ad_cert,
-            ports=[PortConfig(port.name, port.mac, port.mtu, port.role) for port in node.ports],
+            ports=[
+                PortConfig(port.name, port.mac, port.mtu, port.role, ip=port.ip, ip_gateway=port.ip_gateway)
+                for port in node.ports
+            ],
+            gateway_ip=node.gateway_ip if node.ad else "",
+            gateway_hid=node.gateway_hid if node.ad else "",
             click=Path(node.click) if node.click else None,
             names=paths.names,
             seed=node.seed,

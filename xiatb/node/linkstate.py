@@ -16,7 +16,7 @@ from xiatb.errors import IdentityError, WireError
 from xiatb.identity.keys import KeyPair
 from xiatb.node import routing_messages as rm
 from xiatb.node.adjacency import Adjacencies, Neighbour, RoutingPort
-from xiatb.node.effects import DelRoute, Effect, HostMoved, Log, RouterAt, SendRouting, SetRoute
+from xiatb.node.effects import DelRoute, Effect, HostMoved, Log, RouterAt, SetRoute
 from xiatb.node.flooding import Flooding
 from xiatb.node.join_messages import parse_record
 from xiatb.node.lsa import Lsa, LsaType, LsaVerifier
@@ -27,7 +27,8 @@ from xiatb.node.routes import Local, RouteComputer, host_entry, own_adlinks, own
 from xiatb.wire.walk import Entry
 from xiatb.wire.xid import XID, XidType
 
-# Paths are computed 2 ms after the first change, and not more often than every 25 ms.
+# Paths are computed 2 ms after the first change, and not more often than every 25 ms; in a large lab the
+# pause doubles as long as changes keep coming, up to 25 ms times the square of its pace.
 SPF_SETTLE = 0.002
 SPF_HOLD = 0.025
 
@@ -82,7 +83,8 @@ class LinkState:
         self._local: dict[bytes, Local] = {}
         self._spf_at: float | None = None
         self._spf_last = float("-inf")
-        self._spf_hold = SPF_HOLD * config.pace
+        self._spf_hold = SPF_HOLD
+        self._spf_longest = SPF_HOLD * config.pace**2
         self._flush_at: float | None = None
         self._verifier = LsaVerifier(ad, self._cache)
         self._flooding = Flooding(me, ad.id, self.lsdb, config.pace)
@@ -300,8 +302,14 @@ class LinkState:
     # Routes
 
     def _spf_soon(self, now: float) -> None:
-        if self._spf_at is None:
+        if self._spf_at is not None:
+            return
+        if now - self._spf_last < 2 * self._spf_hold:
             self._spf_at = max(now + SPF_SETTLE, self._spf_last + self._spf_hold)
+            self._spf_hold = min(self._spf_longest, self._spf_hold * 2)
+        else:
+            self._spf_at = now + SPF_SETTLE
+            self._spf_hold = SPF_HOLD
 
     def _compute(self, now: float) -> None:
         self._spf_at = None
