@@ -97,7 +97,9 @@ def test_both_engines_do_the_same(lab: MiniLab, engine: str) -> None:
     assert raw.error(lab.locator("h2", "ad1"), hlim=2)[0] == xcmp.TIME_EXCEEDED
     assert raw.error(lab.locator("h2", "ad1"), bytes(4000)) == (xcmp.UNREACHABLE, xcmp.CODE_TOO_BIG, 1500)
     assert raw.error(there)[0] == xcmp.UNREACHABLE
-    passed = lab.client("r1").ask("status")["ports"][1]["passed"]
+    came_by = lab.client("r1").ask("status")["ports"][1]
+    passed, fast = came_by["passed"], came_by["fastpath"]
+    assert (fast["hits"] > 1000) == (engine == "click") and fast["enabled"]
     if engine == "ebpf":
         assert passed["hop_limit"] == passed["too_big"] == 1 and passed["no_route"] >= 1
     else:

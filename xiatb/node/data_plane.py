@@ -7,7 +7,7 @@ without. The Click graph is complete in any case: it gets every packet that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xiatb.click.graph import Router, flatten_text
 from xiatb.errors import HostNotAbleError, XiatbError
@@ -122,7 +122,7 @@ class DataPlane:
 
     def describe_port(self, port: Port) -> Json:
         """The same of one port, {"engine", "engine_why", "passed": packets that eBPF left to Click, by
-        reason}."""
+        reason, "fastpath": what Click's fast path did}."""
         whole, accelerator = self.describe(), self._accelerator
         engine, why = whole["engine"], whole["engine_why"]
         if port.index in self._left_out:
@@ -130,7 +130,20 @@ class DataPlane:
         elif engine == "ebpf" and accelerator is not None and not accelerator.serves(port):
             engine, why = "click", "there is no such interface yet"
         passed = {} if accelerator is None else accelerator.passed(port)
-        return {"engine": engine, "engine_why": why, "passed": passed}
+        return {"engine": engine, "engine_why": why, "passed": passed, "fastpath": self._fast_path(port)}
+
+    def _fast_path(self, port: Port) -> Json | None:
+        """{"enabled", "hits", "passed": packets without and by the graph, "aside": flows that stay in the
+        graph, by the element that must see them}; None where the graph has no lcN/fast."""
+        fast: Any = self._router.elements.get(f"lc{port.index}/fast")
+        if fast is None or fast.class_name != "XIAFastPath":
+            return None
+        return {
+            "enabled": fast.enabled,
+            "hits": fast.hits,
+            "passed": fast.passed,
+            "aside": dict(fast.aside),
+        }
 
     def close(self) -> None:
         """Takes the engine away; what it counted is kept."""
