@@ -53,14 +53,15 @@ class Tally:
     def add(self, slot: int, frame: bytes, outcome: Outcome) -> None:
         if outcome.reason is not None:
             self.reasons[slot, outcome.reason] += 1
+            self.traffic["dropped_bytes", slot] += len(frame) * outcome.reason.dropped
             return
         self.marked += frame[22 : len(outcome.frame)] != outcome.frame[22:]
-        for side, port in (("rx", slot), ("tx", outcome.egress)):
+        for side, port, size in (("rx", slot, len(frame)), ("tx", outcome.egress, len(outcome.frame))):
             self.traffic[f"{side}_packets", port] += 1
-            self.traffic[f"{side}_bytes", port] += len(outcome.frame)
+            self.traffic[f"{side}_bytes", port] += size
 
     def check(self, slot: int, counters: Counters) -> None:
-        for name in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"):
+        for name in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "dropped_bytes"):
             assert getattr(counters, name) == self.traffic[name, slot], (name, slot)
         for reason in Reason:
             assert counters.reasons[reason] == self.reasons[slot, reason], (reason, slot)

@@ -25,7 +25,7 @@ class Kernel:
         self.attached: dict[int, bool] = {}
         self.enabled = self.closed = False
         self.refuse = ("", 0)
-        self.totals = {slot: Counters(0, 0, 0, 0, dict.fromkeys(Reason, 0)) for slot in range(3)}
+        self.totals = {slot: Counters(0, 0, 0, 0, 0, dict.fromkeys(Reason, 0)) for slot in range(3)}
         self.dropped: dict[int, int] = {}
 
     def _asked(self, what: str) -> None:
@@ -155,12 +155,12 @@ def test_a_refusal_later_leaves_everything_to_click(kernel: Kernel) -> None:
 def test_counters_are_added_once(kernel: Kernel) -> None:
     setting = Setting()
     reasons = {**dict.fromkeys(Reason, 0), Reason.BAD_LENGTH: 3, Reason.DISCARDED: 2, Reason.LOCAL: 50}
-    kernel.totals[1] = Counters(10, 1000, 4, 400, reasons)
+    kernel.totals[1] = Counters(10, 1000, 4, 400, 70, reasons)
     kernel.dropped = {XidType.AD: 2}
     node = setting.node
     for _ in range(2):
         setting.made.refresh()
-    assert (node["lc1/in"].count, node["lc1/in"].bytes) == (15, 1000)
+    assert (node["lc1/in"].count, node["lc1/in"].bytes) == (15, 1070)
     assert (node["lc1/check"].count, node["lc1/check"].drops) == (15, 3)
     assert node["lc1/check"].reasons["truncated"] == 3
     assert (node["lc1/device"].count, node["lc1/device"].bytes) == (4, 400)

@@ -84,16 +84,18 @@ class Reason(IntEnum):
         return self <= Reason.DISCARDED
 
 
-COUNTERS_LEN = 8 * (4 + len(Reason))
+COUNTERS_LEN = 8 * (5 + len(Reason))
 
 
 class Counters(NamedTuple):
-    """Totals of one port. rx: came in there and were sent on; tx: left there; reasons: came in, were not."""
+    """Totals of one port. rx: came in there and were sent on (octets as they came, with Ethernet padding); tx:
+    left there; dropped_bytes: octets of those dropped; reasons: came in, were not sent on."""
 
     rx_packets: int
     rx_bytes: int
     tx_packets: int
     tx_bytes: int
+    dropped_bytes: int
     reasons: dict[Reason, int]
 
     def since(self, before: Counters) -> Counters:
@@ -103,6 +105,7 @@ class Counters(NamedTuple):
             self.rx_bytes - before.rx_bytes,
             self.tx_packets - before.tx_packets,
             self.tx_bytes - before.tx_bytes,
+            self.dropped_bytes - before.dropped_bytes,
             {reason: count - before.reasons[reason] for reason, count in self.reasons.items()},
         )
 
@@ -110,5 +113,5 @@ class Counters(NamedTuple):
 def sum_counters(values: bytes) -> Counters:
     """Counters from the values of all CPUs, `struct counters` one after another."""
     by_cpu = struct.iter_unpack(f"={COUNTERS_LEN // 8}Q", values)
-    rx, rx_bytes, tx, tx_bytes, *reasons = (sum(column) for column in zip(*by_cpu, strict=True))
-    return Counters(rx, rx_bytes, tx, tx_bytes, dict(zip(Reason, reasons, strict=True)))
+    rx, rx_bytes, tx, tx_bytes, dropped, *reasons = (sum(column) for column in zip(*by_cpu, strict=True))
+    return Counters(rx, rx_bytes, tx, tx_bytes, dropped, dict(zip(Reason, reasons, strict=True)))

@@ -70,9 +70,10 @@ enum reason {
 
 struct counters {
 	__u64 rx_packets; // forwarded or delivered, came in here
-	__u64 rx_bytes;
+	__u64 rx_bytes;   // of frames as they came, with padding
 	__u64 tx_packets; // the same, by where they went out
 	__u64 tx_bytes;
+	__u64 dropped_bytes;
 	__u64 reasons[REASONS];
 };
 
@@ -160,19 +161,20 @@ static __always_inline int is_endpoint(__u32 type)
 	return type == TYPE_SID || type == TYPE_CID || type == TYPE_NCID || type == TYPE_ICID;
 }
 
-static __always_inline int drop(struct counters *in, enum reason reason)
+static __always_inline int drop(struct __sk_buff *skb, struct counters *in, enum reason reason)
 {
 	in->reasons[reason]++;
+	in->dropped_bytes += skb->len;
 	return TC_ACT_SHOT;
 }
 
-static __always_inline int discard(struct counters *in, __u32 type)
+static __always_inline int discard(struct __sk_buff *skb, struct counters *in, __u32 type)
 {
 	__u64 *count = bpf_map_lookup_elem(&discards, &type);
 
 	if (count)
 		(*count)++;
-	return drop(in, DISCARDED);
+	return drop(skb, in, DISCARDED);
 }
 
 static __always_inline int pass(struct counters *in, enum reason reason)
@@ -276,9 +278,10 @@ static __always_inline enum outcome walk(struct __sk_buff *skb, struct transit *
 static __always_inline int send(struct __sk_buff *skb, struct transit *t, struct counters *in)
 {
 	struct counters *out;
+	__u32 came = skb->len;
 	__u8 *p;
 
-	if (skb->len > t->total && bpf_skb_change_tail(skb, t->total, 0))
+	if (came > t->total && bpf_skb_change_tail(skb, t->total, 0))
 		return pass(in, FAILED);
 	if (t->steps)
 		mark(skb, t);
@@ -289,7 +292,7 @@ static __always_inline int send(struct __sk_buff *skb, struct transit *t, struct
 	p[ETH_LEN + 4] = t->hlim;
 	p[ETH_LEN + 7] = t->last;
 	in->rx_packets++;
-	in->rx_bytes += t->total;
+	in->rx_bytes += came;
 	out = bpf_map_lookup_elem(&counters, &t->route.slot);
 	if (out) {
 		out->tx_packets++;
@@ -346,12 +349,12 @@ int xip_forward(struct __sk_buff *skb)
 		return pass(in, FAILED);
 	bad = parse(skb, &t);
 	if (bad)
-		return drop(in, bad - 1);
+		return drop(skb, in, bad - 1);
 	outcome = walk(skb, &t);
 	if (outcome == NOWHERE)
 		return pass(in, NO_ROUTE);
 	if (t.route.kind == DISCARD)
-		return discard(in, t.route.slot);
+		return discard(skb, in, t.route.slot);
 	if (t.route.kind == PASS)
 		return pass(in, EXCEPTED);
 	if (outcome == ARRIVED) {

@@ -184,7 +184,7 @@ class Accelerator:
         port.add(rx=received, tx=new.tx_packets)
         if came is not None:
             came.count += received
-            came.bytes += new.rx_bytes
+            came.bytes += new.rx_bytes + new.dropped_bytes
         if check is not None:
             check.count += received
             check.drops += dropped
