@@ -163,14 +163,15 @@ class Endpoint:
         All but the last have the first one's payload size, and no flags but ACK and PSH.
         """
         off = payload_offset(header)
+        full = int.from_bytes(header[2:4], "big") - (len(header) - off)
         stream = self._streams.get(bytes(header[off - 28 : off - 4]))
         if stream is not None and stream.state is not State.TIME_WAIT and len(header) - off >= STREAM_HEADER:
             self.stats["packets_in"] += packets
-            stream.segment(header, off, len(header), off - 28 * header[6], now, payload, packets)
+            stream.segment(header, off, len(header), off - 28 * header[6], now, payload, packets, full)
             self._ready[stream] = None
             self._touched[stream] = None
             return
-        for lone, share in segments(bytes(header), payload, -(-len(payload) // packets)):
+        for lone, share in segments(bytes(header), payload, max(full, 1)):
             self.receive(lone + share, now)
 
     def _receive_other(self, packet: Buffer, nxt: int, off: int, end: int, snode: int, now: float) -> None:

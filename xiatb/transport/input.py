@@ -45,10 +45,11 @@ class InputSide(OpeningSide):
 
     def segment(
         self, buf: Buffer, off: int, end: int, source_at: int, now: float, payload: bytes = b"",
-        packets: int = 1,
+        packets: int = 1, full: int = 0,
     ) -> None:  # fmt: skip
         """Take the segment at off..end of `buf`, sent from the address whose nodes begin at
-        `source_at`; or a train of `packets` whose header that is, with the `payload` of all."""
+        `source_at`; or a train of `packets` whose header that is, with the `payload` of all,
+        `full` bytes in each but the last."""
         options: xstream.Options | None = None
         words = 0
         stamp = echo = 0
@@ -84,11 +85,11 @@ class InputSide(OpeningSide):
             self._mobility(options, now)
         self._heard = now
         data = payload or (bytes(buf[start:end]) if end > start else b"")
-        self._process(flags, seq, ack, win, stamp, echo if stamped else -1, blocks, data, packets, now)
+        self._process(flags, seq, ack, win, stamp, echo if stamped else -1, blocks, data, full, now)
 
     def _process(
         self, flags: int, seq: int, ack: int, win: int, stamp: int, echo: int, blocks: Blocks, data: bytes,
-        packets: int, now: float,
+        full: int, now: float,
     ) -> None:  # fmt: skip
         """A segment of a synchronised connection; `echo` is -1 without a timestamp."""
         size = len(data)
@@ -119,7 +120,7 @@ class InputSide(OpeningSide):
         if not self._take_ack(position, ack, win, echo, blocks, now):
             return
         if size or flags & FIN:
-            self._take_data(position, data, packets, flags, now)
+            self._take_data(position, data, full or size, flags, now)
             growth = self._window
             if growth is not None and now >= growth.due and echo >= 0:
                 age = (int(now * 1e6) + self._stamp_offset - echo) & MASK
@@ -239,8 +240,8 @@ class InputSide(OpeningSide):
                 self._board.duplicate_reported()
         return ranges
 
-    def _take_data(self, position: int, data: bytes, packets: int, flags: int, now: float) -> None:
-        """Put payload where it belongs and decide when to acknowledge (RFC 5681 4.2)."""
+    def _take_data(self, position: int, data: bytes, full: int, flags: int, now: float) -> None:
+        """Put payload, `full` bytes a packet, where it belongs; decide when to acknowledge (RFC 5681 4.2)."""
         size = len(data)
         if self.state not in _RECEIVING:
             if flags & FIN or size:
@@ -254,7 +255,6 @@ class InputSide(OpeningSide):
                     self._refuse_data()
                     return
                 received.append(data)
-                full = size if packets == 1 else -(-size // packets)
                 if full > self._peer_segment:
                     self._peer_segment = full
                 self._unacked_in += size

@@ -198,6 +198,7 @@ class OutputSide(Connection):
             out.append((self._header(now, ACK, segment.start, mss), segment.data, mss))
             self.burst += segment.packets - 1
         else:
+            segment.mss = segment.end - segment.start
             flags = ACK | FIN if segment.fin else ACK
             out.append((self._header(now, flags, segment.start, size), segment.data))
         counters["retransmitted"] += segment.packets
