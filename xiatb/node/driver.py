@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xiatb.errors import XiatbError
-from xiatb.fastpath import trains
+from xiatb.fastpath import batch, trains
 from xiatb.node import sid_filter
 from xiatb.node.alarm import Alarm
 from xiatb.node.control_protocol import ControlError
@@ -28,12 +28,9 @@ from xiatb.wire.xip import ETH_P_XIP
 _LINGER_STEP = 0.003
 SEND_BUDGET = 256
 """Segments sent in one turn of the loop: bounds the time until acknowledgements are read."""
-SOCKET_BUFFER = 4 << 20
-"""Receive buffer of one socket: more than the largest window offered, in kernel memory."""
-
-
-def _no_shortcut(frame: memoryview, now: float) -> bool:
-    return False
+SOCKET_BUFFER = 16 << 20
+"""Receive buffer of one socket, in kernel memory: half of it is frame headers and slack. A receiver that has
+no core for some milliseconds needs it at several Gbit/s."""
 
 
 class EndpointDriver:
@@ -71,6 +68,7 @@ class EndpointDriver:
         self.linger = 0.0
         """Seconds for which a wake-up waits for more frames before it returns to the loop, as long as they
         keep coming and the shortcut deals with all of them: a turn of the loop costs more than a frame."""
+        batch.keep_memory()
         self._open(locator)
         self._ticket = stack.attach(self._relocated, self._lost)
 
@@ -91,10 +89,10 @@ class EndpointDriver:
         end = time.monotonic() + self.linger
         while not self._closed:
             try:
-                if self.shortcut is None and hasattr(self.endpoint, "receive_train"):
+                if self.shortcut is None:
                     self._take_trains()
                 else:
-                    self._take_frames(self.shortcut or _no_shortcut)
+                    self._take_frames(self.shortcut)
             except OSError as error:
                 self._lost(ControlError("ENETDOWN", f"{self._socket.ifname}: {error}"))
                 return
