@@ -115,10 +115,14 @@ def test_any_changed_byte(at: int, change: int) -> None:
     assert not service.listing(0.0)
 
 
-@given(st.lists(st.binary(min_size=28, max_size=28), min_size=1, max_size=20), st.integers(0, 25), st.booleans())
+rows = st.binary(min_size=28, max_size=28)
+
+
+@given(st.lists(rows, min_size=1, max_size=20), st.integers(0, 25), st.booleans())
 def test_any_node_list(nodes: list[bytes], at: int, near: bool) -> None:
     if near:
-        nodes = [XidType.HID.to_bytes(4, "big") + one[4:24] + bytes(b % 21 for b in one[24:]) for one in nodes]
+        hid = XidType.HID.to_bytes(4, "big")
+        nodes = [hid + one[4:24] + bytes(b % 21 for b in one[24:]) for one in nodes]
     wire = b"".join(nodes)
     try:
         if sought(wire, at) is not None:

@@ -31,7 +31,7 @@ def write_services(lab: MiniLab, router: str, ad: str, **more: DAG) -> None:
 
 
 def triangle(lab: MiniLab) -> None:
-    """r0 in ad0 with the services, r1 in ad1, r2 in ad2; h1 and h2 each have a link to both, the first one up."""
+    """r0 in ad0 with the services, r1 in ad1, r2 in ad2; h1 and h2 have a link to each, the first one up."""
     for index in range(3):
         lab.node(f"r{index}", "router", ad=f"ad{index}")
     lab.node("h1", "host")

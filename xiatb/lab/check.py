@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
+from xiatb.lab.checkip import check_ip
 from xiatb.lab.source import Place, Source, did_you_mean
 
 ENDPOINT = re.compile(r"^([^:\s]+)(?::(?:eth)?(\d{1,3}))?$")
@@ -24,6 +25,7 @@ def check(source: Source, data: Any) -> None:
     _check_names(source, data)
     _check_ads(source, data, nodes)
     linked = _check_links(source, data, nodes)
+    check_ip(source, data, nodes)
     _check_guests(source, data, nodes)
     _check_services_of_lab(source, data, nodes)
     if "links" in data or len(nodes) > 1:
@@ -189,11 +191,12 @@ def _check_reach(source: Source, data: dict[str, Any], nodes: dict[str, Any]) ->
         if _get(nodes, name, "kind") != "host" or not neighbours[name]:
             continue
         near = [one for one in neighbours[name] if one in nodes]
-        if near and all(_get(nodes, one, "kind") == "host" for one in near):
+        if near and all(_get(nodes, one, "kind") in ("host", "ip_router") for one in near):
             hint = "hosts do not forward; put a router between"
-            source.add(("nodes", name), "is linked to hosts only", hint, at_key=True)
+            source.add(("nodes", name), "is linked to no router", hint, at_key=True)
         ad = _get(nodes, name, "ad")
-        there = {_get(nodes, one, "ad") for one in near if _get(nodes, one, "kind") != "host"}
+        gateways = [one for one in near if _get(nodes, one, "kind") in ("router", "hypervisor")]
+        there = {_get(nodes, one, "ad") for one in gateways}
         if ad is not None and there and ad not in there:
             hint = f"its routers are in {', '.join(sorted(map(str, there)))}"
             source.add(("nodes", name, "ad"), f"no router of {ad!r} on its links", hint)

@@ -9,7 +9,7 @@ from typing import Any
 from xiatb.errors import DeadlineError, XiatbError
 from xiatb.lab.client import ask_node
 from xiatb.lab.paths import LabPaths
-from xiatb.lab.plan import Plan
+from xiatb.lab.plan import NodePlan, Plan
 from xiatb.node.control_protocol import ControlError
 
 CONDITIONS = ("joined", "converged", "guests")
@@ -27,7 +27,7 @@ def missing(plan: Plan, ask: Ask, condition: str) -> list[str]:
     somewhere."""
     found: list[str] = []
     statuses: dict[str, dict[str, Any]] = {}
-    for node in plan.nodes:
+    for node in plan.xia_nodes:
         try:
             statuses[node.name] = ask(node.name, "status")
         except XiatbError as error:
@@ -73,18 +73,30 @@ def asker(paths: LabPaths) -> Ask:
 
 def _missing_routes(plan: Plan, ask: Ask, statuses: dict[str, dict[str, Any]]) -> list[str]:
     found = []
-    reachable = [(ad.name, ad.xid) for ad in plan.ads if any(node.ad == ad.xid for node in plan.nodes)]
+    islands = _islands(plan)
     for node in plan.kind("router", "hypervisor"):
         if node.name not in statuses:
             continue
         tables = ask(node.name, "routes")
         ads, hids = _destinations(tables, "AD"), _destinations(tables, "HID")
-        found += [f"{node.name} has no route to {name}" for name, xid in reachable if xid not in ads]
-        for other in plan.nodes:
+        near = {other.ad for other in islands[node.name]}
+        lacking = [ad.name for ad in plan.ads if ad.xid in near and ad.xid not in ads]
+        found += [f"{node.name} has no route to {name}" for name in lacking]
+        for other in islands[node.name]:
             here = statuses.get(other.name, {}).get("ad") == node.ad
             if here and other.name != node.name and other.hid not in hids:
                 found.append(f"{node.name} has no route to {other.name}")
     return found
+
+
+def _islands(plan: Plan) -> dict[str, list[NodePlan]]:
+    """Each node's part of the lab that XIP links hold together; over IP links nothing is routed."""
+    island = {node.name: {node.name} for node in plan.xia_nodes}
+    for link in plan.links:
+        if link.ip is None and island[link.a.node] is not island[link.b.node]:
+            whole = island[link.a.node] | island[link.b.node]
+            island.update(dict.fromkeys(whole, whole))
+    return {name: [node for node in plan.xia_nodes if node.name in names] for name, names in island.items()}
 
 
 def _destinations(tables: dict[str, Any], kind: str) -> set[str]:

@@ -65,7 +65,7 @@ class KeyRing:
 
 def key_owners(plan: Plan) -> list[str]:
     """Names of all key files of a lab, in the order in which they are written."""
-    owners = [node.name for node in plan.nodes]
+    owners = [node.name for node in plan.xia_nodes]
     owners += [f"migrated-{node.name}" for node in plan.kind("hypervisor")]
     for guest in plan.guests:
         owners.append(f"guest-{guest.name}")

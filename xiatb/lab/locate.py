@@ -11,6 +11,7 @@ from xiatb.lab.plan import Plan
 from xiatb.lab.source import did_you_mean
 from xiatb.node.names import parse_hosts
 from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import served
 from xiatb.wire.xid import XID
 
 _FORMS = ("RE ", "DAG ", "http://")
@@ -54,10 +55,9 @@ def guest_host(paths: LabPaths, plan: Plan, guest: str) -> str | None:
 def guest_address(paths: LabPaths, plan: Plan, guest: str) -> str:
     """A guest's locator where it is now, or on its first host when it is attached nowhere."""
     host = guest_host(paths, plan, guest)
-    ad = plan.node(host).ad if host else None
-    if ad is None:
+    if host is None:
         return plan.guest(guest).dag
-    return str(DAG.host(XID.parse(ad), XID.parse(plan.guest(guest).hid)))
+    return str(plan.node(host).at(XID.parse(plan.guest(guest).hid)))
 
 
 def _moved(paths: LabPaths, plan: Plan, dag: str) -> str:
@@ -66,6 +66,5 @@ def _moved(paths: LabPaths, plan: Plan, dag: str) -> str:
     for guest in plan.guests:
         if address.intent_hid is not None and str(address.intent_hid) == guest.hid:
             now = DAG.parse(guest_address(paths, plan, guest.name))
-            if now.intent_ad is not None and now.intent_hid is not None:
-                return str(address.with_locator(now.intent_ad, now.intent_hid))
+            return str(now if address.intent == now.intent else served(now, address.intent))
     return dag

@@ -12,7 +12,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from xiatb.errors import WireError
 from xiatb.lab.paths import netns_name
+from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import behind
+from xiatb.wire.xid import XID
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,20 @@ class PortPlan:
     mac: str
     mtu: int
     role: str
-    """"internal" (xia0r), "link" or "guest" (a tap)."""
+    """"internal" (xia0r), "link", "guest" (a tap) or "ip" (a link of an IP network)."""
     altname: str
     """readable, unique mark of ownership on the interface."""
     link: int | None = None
     guest: str | None = None
+    ip: str = ""
+    """IPv4 address with prefix length, on a link of an IP network; role "ip"."""
+    ip_gateway: str = ""
+    """address of the IP router at the other end."""
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One Mininet node with its node process."""
+    """One Mininet node with its node process; an "ip_router" has none, nor HID, key or address."""
 
     name: str
     index: int
@@ -115,6 +123,19 @@ class NodePlan:
     """hypervisors only: libvirt's host_uuid."""
     data_plane: str = "auto"
     """"auto", "ebpf" or "click": what forwards."""
+    gateway_ip: str = ""
+    """IPv4 address by which its AD is reached over IP; empty: it is not."""
+    gateway_hid: str = ""
+    """HID of the AD's router that has this address; empty: the node itself."""
+    ip_routes: tuple[tuple[str, str], ...] = ()
+    """(network, next hop) that the kernel of an "ip_router" knows."""
+
+    def at(self, hid: XID) -> DAG:
+        """The locator of a host that is attached here. Raises WireError when this node has no AD."""
+        if self.ad is None:
+            raise WireError(f"{self.name} has no AD")
+        place = DAG.host(XID.parse(self.ad), hid)
+        return behind(XID.parse(f"IP:{self.gateway_ip}"), place) if self.gateway_ip else place
 
 
 @dataclass(frozen=True)
@@ -135,6 +156,8 @@ class LinkPlan:
     mtu: int
     forward: Impairment
     backward: Impairment
+    ip: tuple[str, str] | None = None
+    """addresses with prefix length of the ends `a` and `b`, when this link is of an IP network."""
     impairable: bool = True
     """made with a middle (see `wire`), so that delay and the like can be set while the lab is up."""
 
@@ -216,6 +239,11 @@ class Plan:
         """Nodes of the given kinds, in order."""
         return [node for node in self.nodes if node.kind in kinds]
 
+    @property
+    def xia_nodes(self) -> list[NodePlan]:
+        """All nodes but those that know IP alone, which have no node process."""
+        return [node for node in self.nodes if node.kind != "ip_router"]
+
     def netns(self, node: str) -> str:
         """Name of the node's namespace under /run/netns."""
         return netns_name(self.lab, node)
@@ -246,13 +274,16 @@ class Plan:
 
 
 def _node(data: dict[str, Any]) -> NodePlan:
-    return NodePlan(**{**data, "ports": tuple(PortPlan(**port) for port in data["ports"])})
+    routes = tuple((network, hop) for network, hop in data["ip_routes"])
+    ports = tuple(PortPlan(**port) for port in data["ports"])
+    return NodePlan(**{**data, "ports": ports, "ip_routes": routes})
 
 
 def _link(data: dict[str, Any]) -> LinkPlan:
     ends = {key: EndPlan(**data[key]) for key in ("a", "b")}
     directions = {key: Impairment(**data[key]) for key in ("forward", "backward")}
-    return LinkPlan(**{**data, **ends, **directions})
+    ip = None if data["ip"] is None else tuple(data["ip"])
+    return LinkPlan(**{**data, **ends, **directions, "ip": ip})
 
 
 def _guest(data: dict[str, Any]) -> GuestPlan:

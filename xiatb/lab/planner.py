@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xiatb.errors import InvalidFileError
 from xiatb.lab.check import split_endpoint
+from xiatb.lab.ipnetwork import IP_ROUTER, IpLink, IpNetwork
 from xiatb.lab.keys import KeyRing
 from xiatb.lab.linkparams import layered
 from xiatb.lab.load import Topology
@@ -22,9 +23,11 @@ from xiatb.lab.plan import (
 )
 from xiatb.lab.topology import GuestFile, LinkFile, NodeFile, TopologyFile
 from xiatb.wire.dag import DAG
-from xiatb.wire.dagops import served
-from xiatb.wire.xid import SID_NS, SID_RENDEZVOUS, XidType
+from xiatb.wire.dagops import behind, served
+from xiatb.wire.xid import SID_NS, SID_RENDEZVOUS, XID, XidType
 
+GATEWAYS = ("router", "hypervisor")
+"""Kinds of node that own an AD."""
 _QEMU_OUI = bytes.fromhex("525400")
 
 
@@ -53,6 +56,7 @@ class _Planner:
         self.ports: dict[str, dict[int, int]] = defaultdict(dict)
         """node -> port number -> link index"""
         self.ends = self._assign_ports()
+        self.ip = self._ip_network()
 
     def plan(self) -> Plan:
         links = tuple(self._link(index, link) for index, link in enumerate(self.file.links))
@@ -64,7 +68,7 @@ class _Planner:
             self._guest(index, name, guest)
             for index, (name, guest) in enumerate(sorted(self.file.guests.items()))
         )
-        used = {node.ad for node in self.file.nodes.values() if node.ad and node.kind != "host"}
+        used = {node.ad for node in self.file.nodes.values() if node.ad and node.kind in GATEWAYS}
         ads = sorted(used | set(self.file.ads))
         return Plan(
             lab=self.lab,
@@ -110,13 +114,30 @@ class _Planner:
             mtu=link.mtu or defaults.mtu,
             forward=layered(defaults, link, link.forward),
             backward=layered(defaults, link, link.backward),
+            ip=(link.ip[0], link.ip[1]) if link.ip else None,
             impairable=defaults.impairable if link.impairable is None else link.impairable,
         )
 
+    def _ip_network(self) -> IpNetwork:
+        links = [
+            IpLink(index, (self.ends[index][0].node, self.ends[index][1].node), (link.ip[0], link.ip[1]))
+            for index, link in enumerate(self.file.links)
+            if link.ip
+        ]
+        return IpNetwork(links, {name: node.kind for name, node in self.file.nodes.items()})
+
+    def _gateway(self, ad: str | None) -> tuple[str, str]:
+        """(node, address) by which an AD is reached over IP, ("", "") when it is not."""
+        there = [name for name, node in sorted(self.file.nodes.items()) if node.ad == ad and ad]
+        return self.ip.gateway([name for name in there if self.file.nodes[name].kind in GATEWAYS])
+
     def _node(self, index: int, name: str, node: NodeFile, links: tuple[LinkPlan, ...]) -> NodePlan:
+        if node.kind == IP_ROUTER:
+            return self._ip_router(index, name, links)
         hid = self.ring.xid(name, XidType.HID)
         ports = [self._port(name, number, links[link]) for number, link in sorted(self.ports[name].items())]
-        ad = node.ad if node.kind != "host" else None
+        ad = node.ad if node.kind in GATEWAYS else None
+        gateway, gateway_ip = self._gateway(self._ad_of(name))
         hypervisor = node.kind == "hypervisor"
         if hypervisor:
             ports += [self._tap(name, index) for index in range(len(self.file.guests))]
@@ -136,6 +157,24 @@ class _Planner:
             migration_sid=str(self.ring.xid(f"migrated-{name}", XidType.SID)) if hypervisor else None,
             uuid=self.ring.uuid("host", name) if hypervisor else None,
             data_plane=self.data_plane or node.data_plane or self.file.data_plane,
+            gateway_ip=gateway_ip,
+            gateway_hid=str(self.ring.xid(gateway, XidType.HID)) if gateway not in ("", name) else "",
+        )
+
+    def _ip_router(self, index: int, name: str, links: tuple[LinkPlan, ...]) -> NodePlan:
+        return NodePlan(
+            name=name,
+            index=index,
+            kind=IP_ROUTER,
+            hid="",
+            ad=None,
+            ad_name=None,
+            ad_public=None,
+            ad_cert=None,
+            dag="",
+            ports=tuple(self._port(name, n, links[link]) for n, link in sorted(self.ports[name].items())),
+            seed=0,
+            ip_routes=self.ip.routes(name),
         )
 
     def _port(self, node: str, number: int, link: LinkPlan) -> PortPlan:
@@ -144,9 +183,11 @@ class _Planner:
             name,
             self.ring.mac(node, name),
             link.mtu,
-            "link",
+            "ip" if link.ip else "link",
             f"xiatb:{self.lab}:{node}:{name}",
             link=link.index,
+            ip=self.ip.address(link.index, node),
+            ip_gateway=self.ip.next_router(link.index, node),
         )
 
     def _tap(self, node: str, index: int) -> PortPlan:
@@ -173,14 +214,18 @@ class _Planner:
         for _number, link in sorted(self.ports[name].items()):
             for end in self.ends[link]:
                 other = self.file.nodes[end.node]
-                if other.kind != "host" and other.ad is not None:
+                if other.kind in GATEWAYS and other.ad is not None:
                     return other.ad
         return None
 
     def _locator(self, owner: str, at: str) -> str:
         ad = self._ad_of(at)
         hid = self.ring.xid(owner, XidType.HID)
-        return str(DAG.host(self.ring.xid(f"ad-{ad}", XidType.AD), hid) if ad else DAG.chain(hid))
+        if ad is None:
+            return str(DAG.chain(hid))
+        place = DAG.host(self.ring.xid(f"ad-{ad}", XidType.AD), hid)
+        _, address = self._gateway(ad)
+        return str(behind(XID.parse(f"IP:{address}"), place) if address else place)
 
     def _guest_mtu(self, guest: GuestFile) -> int:
         return guest.mtu or self.file.defaults.guest.mtu or self.file.defaults.link.mtu
@@ -212,14 +257,12 @@ class _Planner:
         )
 
     def _names(self, nodes: tuple[NodePlan, ...], guests: tuple[GuestPlan, ...]) -> dict[str, str]:
-        names = {f"{node.name}.{self.lab}.xia": node.dag for node in nodes}
+        names = {f"{node.name}.{self.lab}.xia": node.dag for node in nodes if node.dag}
         for guest in guests:
             names[f"{guest.name}.{self.lab}.xia"] = guest.dag
             for service in guest.services:
                 sid = self.ring.xid(f"guest-{guest.name}-{service.name}", XidType.SID)
-                ad, hid = DAG.parse(guest.dag).intent_ad, DAG.parse(guest.dag).intent_hid
-                if ad is not None and hid is not None:
-                    names[f"{service.name}.{guest.name}.{self.lab}.xia"] = str(DAG.service(ad, hid, sid))
+                names[f"{service.name}.{guest.name}.{self.lab}.xia"] = str(served(DAG.parse(guest.dag), sid))
         for label, place, sid in (
             ("ns", self.file.name_server, SID_NS),
             ("rendezvous", self.file.rendezvous, SID_RENDEZVOUS),

@@ -7,6 +7,7 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.lab.client import ask_node
+from xiatb.lab.ipnetwork import IP_ROUTER
 from xiatb.lab.linkops import shown_link
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
@@ -70,6 +71,9 @@ def _node_status(paths: LabPaths, plan: Plan, state: LabState, name: str) -> Jso
         "data_plane": node.data_plane,
         "engine": None,
     }
+    if node.kind == IP_ROUTER:
+        shell = entry.shell.pid if entry else None
+        return {**answer, "pid": shell, "alive": entry is not None, "state": "ip"}
     if not answer["alive"]:
         return answer
     try:

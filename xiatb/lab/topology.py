@@ -17,7 +17,7 @@ from xiatb.lab import units
 
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,23}$")
 SERVICE_KINDS = ("echo", "responder", "writer")
-NodeKind = Literal["host", "router", "hypervisor"]
+NodeKind = Literal["host", "router", "hypervisor", "ip_router"]
 DataPlane = Literal["auto", "ebpf", "click"]
 
 MIN_MTU, MAX_MTU = 1280, 65000
@@ -94,6 +94,7 @@ class LinkFile(ImpairmentFile):
     endpoints: Annotated[list[str], Field(min_length=2, max_length=2)]
     mtu: Mtu | None = None
     impairable: Annotated[bool, Field(strict=True)] | None = None
+    ip: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     forward: ImpairmentFile = ImpairmentFile()
     backward: ImpairmentFile = ImpairmentFile()
 
