@@ -33,7 +33,7 @@ def test_unknown_fields_are_ignored_unknown_messages_refused() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("job", "../../etc"), ("guest", "a b"), ("guest", ""), ("memory", -1), ("memory", True), ("memory", 1.5),
-     ("uuid", "x"), ("hid", "HID:00"), ("storage", 1), ("mode", "postcopy"), ("disks", [{}]), ("disks", {}),
+     ("uuid", "x"), ("hid", "HID:00"), ("storage", 1), ("mode", "teleport"), ("disks", [{}]), ("disks", {}),
      ("services", ["SID:zz"]), ("files", ["relative"]), ("vcpus", 0), ("machine", "x" * 65)],
 )  # fmt: skip
 def test_bad_fields_are_named(field: str, value: object) -> None:

@@ -88,8 +88,9 @@ def test_there_and_back(hosts: Hosts, guest: str) -> None:
         assert result["passes"]
         assert result["disks_kept"] == []
     phases = [event["phase"] for event in events if event["event"] == "phase"]
-    assert phases[:8] == [
-        "capabilities", "admission", "transfer", "storage", "precopy", "switchover", "commit", "done",
+    assert phases[:9] == [
+        "capabilities", "admission", "transfer", "storage", "precopy", "switchover", "handover", "commit",
+        "done",
     ]  # fmt: skip
 
 
@@ -207,3 +208,42 @@ def test_a_killed_daemon_leaves_the_guest_at_the_source(hosts: Hosts, guest: str
     again = migrate(one, guest, two)
     assert again["ok"], again
     counts_on(two)
+
+
+@pytest.mark.parametrize("victim", ["source", "destination"])
+def test_a_daemon_killed_in_the_hand_over_leaves_one_running_copy(
+    hosts: Hosts, guest: str, victim: str
+) -> None:
+    """libvirt's own window: the answer to Finish is lost. The source's copy is frozen, so it cannot run."""
+    one, two = hosts
+    killed = one if victim == "source" else two
+
+    async def scenario() -> dict[str, Any] | None:
+        reached = asyncio.Event()
+
+        def watch(event: dict[str, Any]) -> None:
+            if event.get("phase") == "handover":
+                killed.daemon.send_signal(signal.SIGKILL)
+                reached.set()
+
+        task = asyncio.ensure_future(
+            ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True)
+        )
+        await asyncio.wait_for(reached.wait(), 60)
+        killed.daemon.wait()
+        killed.restart_daemon()
+        try:
+            return await asyncio.wait_for(task, 60)
+        except ConnectionError:
+            return None
+
+    asyncio.run(scenario())
+
+    def running() -> list[Hypervisor]:
+        return [host for host in hosts if guest in host.virsh("list", "--name", "--state-running").split()]
+
+    wait_for(lambda: len(running()) == 1 and not list(killed.base.glob("*/migrations/*-source.json")), 30,
+             "one copy, and no doubt about it")  # fmt: skip
+    (here,) = running()
+    counts_on(here)
+    bare(two if here is one else one, guest)

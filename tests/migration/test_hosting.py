@@ -1,4 +1,4 @@
-"""Facts from domain XML, admission, ledger, configuration, policy, names."""
+"""Facts from domain XML, admission, journal, configuration, policy, names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xiatb.errors import InvalidFileError, XiatbError
 from xiatb.migration import config, hosting
 from xiatb.migration.driver import HostFacts
 from xiatb.migration.facts import facts_of, identity_of, request_for
-from xiatb.migration.ledger import Entry, Ledger
+from xiatb.migration.journal import DESTINATION, Entry, Journal, remove_files
 from xiatb.migration.policy import FREE_PASSES, MOST_MS, START_MS, DowntimeLimit
 
 XML = """<domain type='qemu'><name>vm1</name><uuid>11111111-2222-3333-4444-555555555555</uuid>
@@ -117,22 +117,27 @@ def test_disks_are_made_and_removed(tmp_path: Path) -> None:
         asyncio.run(hosting.inspect_disk("vda", disk.path, "qcow2"))
 
 
-def test_ledger_sweeps_what_a_crash_left(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "migrations")
-    assert ledger.left() == []
+def test_journal_keeps_what_a_crash_left(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "migrations")
+    assert journal.left() == []
     disk, sock = tmp_path / "d", tmp_path / "s"
     disk.touch()
     sock.touch()
-    entry = Entry(JOB, "vm1", (str(disk),), (str(sock),))
-    ledger.open(entry)
-    assert Ledger(tmp_path / "migrations").left() == [entry]
-    assert ledger.sweep(entry, guest_here=True) == (str(sock),)
+    entry = Entry(JOB, DESTINATION, "prepared", "hv1", REQUEST, (str(disk),), (str(sock),), (7, 8))
+    journal.write(entry)
+    assert Journal(tmp_path / "migrations").left() == [entry]
+    assert journal.find(JOB, DESTINATION) == entry
+    assert journal.find(JOB, "source") is None
+    (path,) = (tmp_path / "migrations").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert remove_files(entry, disks=False) == (str(sock),)
     assert disk.exists()
-    ledger.open(entry)
-    assert ledger.sweep(entry, guest_here=False) == (str(disk),)
-    assert ledger.left() == []
+    assert remove_files(entry, disks=True) == (str(disk),)
+    journal.close(JOB, DESTINATION)
+    assert journal.left() == []
     (tmp_path / "migrations" / "job-x.json").write_text("[")
-    assert ledger.left() == []
+    assert journal.left() == []
+    assert (tmp_path / "migrations" / "job-x.damaged").exists()
 
 
 def test_config_there_and_back(tmp_path: Path) -> None:

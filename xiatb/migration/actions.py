@@ -38,6 +38,84 @@ class CancelTransfer(Action):
 
 
 @dataclass(frozen=True)
+class Record(Action):
+    """Write `state` to the journal on disk, before any later action: what a daemon that is started again
+    must know. Source: "transfer", "handover", "postcopy", "moved". Destination: "prepared", "postcopy", or a
+    fate of messages.FATES."""
+
+    state: str
+
+
+@dataclass(frozen=True)
+class Forget(Action):
+    """Drop the job's journal entry: nobody will ask for it any more."""
+
+
+@dataclass(frozen=True)
+class Freeze(Action):
+    """Source: make it impossible that the stopped guest runs here, even if this daemon dies (fence.py).
+
+    When that fails, `on_not_frozen` must be called before anything else.
+    """
+
+
+@dataclass(frozen=True)
+class Thaw(Action):
+    """Source: undo `Freeze`; the hypervisor may end the guest here or let it run on, as it sees fit."""
+
+
+@dataclass(frozen=True)
+class EndCopy(Action):
+    """Source: the destination runs the guest; end the copy that is left here and forget its definition."""
+
+
+@dataclass(frozen=True)
+class CloseChannels(Action):
+    """Source: close the local ends of all channels, so that the hypervisor's migration call fails."""
+
+
+@dataclass(frozen=True)
+class Redial(Action):
+    """Source: open a new control session; answer with `on_established` or `on_dial_failed`."""
+
+
+@dataclass(frozen=True)
+class Hangup(Action):
+    """Source: end the control session; nothing more is heard from it."""
+
+
+@dataclass(frozen=True)
+class RunHere(Action):
+    """Source: the destination never runs the guest; see to it that it runs here and invite it to join."""
+
+
+@dataclass(frozen=True)
+class StartPostcopy(Action):
+    """Source: ask the hypervisor to switch to post-copy; answer with `on_switched` when it has."""
+
+
+@dataclass(frozen=True)
+class RecoverTransfer(Action):
+    """Source: go on with a broken post-copy over fresh channels; answer with `on_transfer_done`."""
+
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True)
+class Consult(Action):
+    """Destination: settle what became of a job of an earlier session; answer with `on_consulted`."""
+
+    job: str
+    guest: str
+    uuid: str
+
+
+@dataclass(frozen=True)
+class Regrant(Action):
+    """Destination: grant fresh channels to the job; answer with `on_granted`."""
+
+
+@dataclass(frozen=True)
 class DetachGuest(Action):
     """Source: the guest is stopped here, withdraw its routes."""
 
@@ -53,25 +131,14 @@ class ExpectGuest(Action):
 
 
 @dataclass(frozen=True)
-class DestroyHere(Action):
-    """Source: the destination is known to run the guest, end the copy that libvirt resumed here."""
-
-
-@dataclass(frozen=True)
 class RemoveDisks(Action):
     """Source: the guest has gone for good, delete its disks here."""
 
 
 @dataclass(frozen=True)
 class Clean(Action):
-    """Destination: close the channels, wait for the incoming guest to end, remove its disks; then
-    `on_cleaned`.
-
-    With `destroy` a copy that already runs here is ended too (the source says that it runs the guest).
-    Without it a running copy is kept, and so are its disks.
-    """
-
-    destroy: bool
+    """Destination: close the channels, wait until the incoming guest has ended or runs; unless it runs,
+    remove its disks; then `on_cleaned`. A running copy is never ended."""
 
 
 @dataclass(frozen=True)

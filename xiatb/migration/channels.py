@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from xiatb.errors import XiatbError
 from xiatb.migration import frames, tokens
 from xiatb.migration.messages import Channel
-from xiatb.migration.relay import Observer, Relay, connect_unix, listen_unix
+from xiatb.migration.relay import Gate, Observer, Relay, connect_unix, listen_unix
 from xiatb.migration.wirestream import Wire
 
 log = logging.getLogger("xiatb.migration")
@@ -82,13 +83,17 @@ class SourceChannels:
         channel_key: bytes,
         dial: Dial,
         observers: dict[str, Callable[[], Observer]],
+        gates: dict[str, Gate],
         on_open: Callable[[str, int], None],
     ) -> None:
         self.relays = RelaySet()
+        self.on_end: Callable[[str], None] | None = None
+        """Called with the kind of every channel that has ended."""
         self._job = job
         self._key = channel_key
         self._dial = dial
         self._observers = observers
+        self._gates = gates
         self._on_open = on_open
         self._granted = {kind: [c for c in granted if c.kind == kind] for kind in ("rpc", "ram", "nbd")}
         self._listeners: list[tuple[Path, socket.socket]] = []
@@ -126,9 +131,14 @@ class SourceChannels:
                 continue
             self._on_open(kind, time.monotonic_ns())
             observer = self._observers.get(kind)
-            self.relays.run(
-                kind, Relay(f"{kind}/{channel.index}", local, wire, observer() if observer else None)
-            )
+            name, gate = f"{kind}/{channel.index}", self._gates.get(kind)
+            task = self.relays.run(kind, Relay(name, local, wire, observer() if observer else None, gate))
+            if self.on_end is not None:
+                task.add_done_callback(functools.partial(self._ended, kind))
+
+    def _ended(self, kind: str, task: asyncio.Task[None]) -> None:
+        if self.on_end is not None:
+            self.on_end(kind)
 
     async def _open(self, channel: Channel) -> Wire:
         async with asyncio.timeout(OPEN_S):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from xiatb.errors import IdentityError, XiatbError
 from xiatb.migration import actions as a
+from xiatb.migration import journal as j
 from xiatb.migration import params
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
-from xiatb.migration.driver import DriverError, GuestEvent
+from xiatb.migration.driver import Driver, DriverError, GuestEvent
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
-from xiatb.migration.ledger import Entry
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.station import Station
@@ -23,6 +24,8 @@ from xiatb.migration.wirestream import Wire
 
 CLEAN_S = 10.0
 _STEP_S = 0.05
+Consult = Callable[["DestinationJob", a.Consult], Awaitable[tuple[str, int, str] | None]]
+"""Settles the job of an earlier session: (fate, t_resume, locator), or None when it took over the link."""
 
 
 class DestinationJob(JobShell):
@@ -30,9 +33,19 @@ class DestinationJob(JobShell):
 
     machine: DestinationMachine
 
-    def __init__(self, link: ControlLink, station: Station, own: Capabilities) -> None:
-        super().__init__(DestinationMachine(), link, "job (in)")
+    def __init__(
+        self,
+        machine: DestinationMachine,
+        link: ControlLink | None,
+        station: Station,
+        own: Capabilities,
+        consult: Consult,
+        peer: str,
+    ) -> None:
+        super().__init__(machine, link, "job (in)")
         self.relays = RelaySet()
+        self.peer = peer
+        self._consult_service = consult
         self._station = station
         self._driver = station.driver
         self._node = station.node
@@ -41,12 +54,11 @@ class DestinationJob(JobShell):
         self._book: TokenBook | None = None
         self._made: list[Disk] = []
         self._holds = False
-        self._changed = asyncio.Event()
 
     @property
     def job(self) -> str:
         """The job's id, "" before the request."""
-        return self.machine.request.job if self.machine.request is not None else ""
+        return self.machine.job
 
     @property
     def guest(self) -> str:
@@ -56,7 +68,7 @@ class DestinationJob(JobShell):
     async def on_channel(self, request: ChannelOpen, wire: Wire) -> None:
         """A stream that asks to be one of this job's channels; runs until the channel ends."""
         try:
-            if self._book is None or self.machine.state not in ("transfer", "switchover"):
+            if self._book is None or self.machine.state not in ("transfer", "switchover", "postcopy"):
                 raise IdentityError("no channel is expected now")
             self._book.redeem(request)
             name = f"{request.kind}/{request.index}"
@@ -71,13 +83,20 @@ class DestinationJob(JobShell):
             self.step()
             return
         await asyncio.wait([self.relays.run(request.kind, relay)])
-        self._changed.set()
 
     def on_guest_event(self, event: GuestEvent) -> None:
         """An event of the local hypervisor about this guest."""
+        now = time.monotonic()
         if event.kind in ("RESUME", "lifecycle:4:1"):  # RESUMED, MIGRATED
-            self.machine.on_resumed(event.t, time.monotonic())
-        self._changed.set()
+            self.machine.on_resumed(event.t, now)
+        elif event.kind == "MIGRATION":
+            status = str(event.data.get("status", ""))
+            if status == "postcopy-active":
+                self.machine.on_switched(now)
+            elif status == "completed":
+                self.machine.on_pages_complete(now)
+        elif event.kind.startswith("lifecycle:5:"):  # STOPPED
+            self.machine.on_guest_gone(now)
         self.step()
 
     def on_peer_message(self, message: Message) -> None:
@@ -88,14 +107,62 @@ class DestinationJob(JobShell):
     def perform(self, action: a.Action) -> None:
         """See JobShell."""
         request = self.machine.request
-        if request is None:
+        if isinstance(action, a.Consult):
+            self.spawn(self._consult(action))
+        elif isinstance(action, a.Forget):
+            self._station.journal.close(self.job, j.DESTINATION)
+        elif request is None:
             return
-        if isinstance(action, a.Prepare):
+        elif isinstance(action, a.Record):
+            self._record(request, action.state)
+        elif isinstance(action, a.Regrant):
+            self.machine.on_granted(self._grant(request), time.monotonic())
+        elif isinstance(action, a.Prepare):
             self.spawn(self._prepare(request))
         elif isinstance(action, a.ExpectGuest):
             self._node.expect(request.hid, request.port, self._joined)
         elif isinstance(action, a.Clean):
-            self.spawn(self._clean(request, action.destroy))
+            self.spawn(self._clean(request))
+
+    def adopt(self, link: ControlLink) -> None:
+        """Go on in a new control session, in which the source has asked for this job."""
+        self.attach(link)
+        self.machine.on_relinked(time.monotonic())
+        self.step()
+
+    def give_link(self) -> ControlLink | None:
+        """Hand the control link to another job; this one is over."""
+        link, self.link = self.link, None
+        self.outcome = a.Finish(True, "", "the session goes on with the job that it asked for")
+        self._over.set()
+        return link
+
+    def supersede(self) -> None:
+        """The source asks for this job in a new session, so the old one has ended."""
+        self.hang_up()
+        self.machine.on_lost("the source has opened a new session", time.monotonic())
+        self.step()
+
+    async def ended(self) -> None:
+        """Wait for the end of the job."""
+        await self._over.wait()
+
+    def _record(self, request: Request, state: str) -> None:
+        """A fate "none" needs no entry: what has none here never runs here."""
+        if state == "none":
+            self._station.journal.close(request.job, j.DESTINATION)
+            return
+        disks = tuple(disk.path for disk in request.disks if request.storage)
+        sockets = tuple(map(str, params.all_sockets(self._runtime, request.job)[1:]))
+        self._station.journal.write(
+            j.Entry(request.job, j.DESTINATION, state, self.peer, request, disks, sockets)
+        )
+
+    async def _consult(self, action: a.Consult) -> None:
+        told = await self._consult_service(self, action)
+        if told is not None:
+            self.machine.on_consulted(*told, time.monotonic())
+            self.step()
 
     async def wind_up(self) -> None:
         """Channels end by themselves after success; after a failure they are reset."""
@@ -105,7 +172,6 @@ class DestinationJob(JobShell):
         await self.relays.end(3.0 if ok else 0.0)
         if self._holds:
             self._station.busy.discard(self.guest)
-            self._station.ledger.close(self.job)
 
     def _joined(self, locator: str, t: int) -> None:
         self.machine.on_joined(locator, t, time.monotonic())
@@ -141,56 +207,60 @@ class DestinationJob(JobShell):
         admit(request, peer, self._own, station.facts, state, station.config.disks)
         self._station.busy.add(request.guest)
         self._holds = True
-        disks = tuple(disk.path for disk in request.disks if request.storage)
-        sockets = params.all_sockets(self._runtime, request.job)[1:]
-        station.ledger.open(Entry(request.job, request.guest, disks, tuple(map(str, sockets))))
+        self._record(request, "prepared")
         if request.storage:
             for disk in request.disks:
                 self._made.append(disk)
                 await create_disk(disk)
         self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._book = TokenBook(request.job, self._link.session.channel_key)
+        return self._grant(request)
+
+    def _grant(self, request: Request) -> tuple[Channel, ...]:
+        """Tokens for all channels of the job, bound to the session at hand; earlier ones are worthless."""
+        assert self.link is not None  # noqa: S101 - asked for by a message of the peer
+        self._book = TokenBook(request.job, self.link.session.channel_key)
         channels = self._book.grant("rpc", 1) + self._book.grant("ram", 1)
         if request.storage:
             channels += self._book.grant("nbd", len(request.disks))
         return channels
 
-    async def _clean(self, request: Request, destroy: bool) -> None:
+    async def _clean(self, request: Request) -> None:
         """End the incoming guest, then remove what was made for it; see actions.Clean."""
         if self._book is not None:
             self._book.revoke()
         await self.relays.end(0.0)
         self._node.detach(request.hid)
         leftover: tuple[str, ...] = ()
-        state = "absent"
         try:
-            state = await self._settled_state(request.guest)
-            if state == "running" and not destroy:
-                self._node.expect(request.hid, request.port)
-            elif state != "absent":
-                await self._driver.destroy(request.guest)
+            fate = await settled_fate(self._driver, request.guest)
         except DriverError as error:
-            leftover = (f"guest {request.guest}: {error}",)
-        here = state == "running" and not destroy
-        if not here and not leftover:
+            leftover, fate = (f"guest {request.guest}: {error}",), "none"
+        if fate != "none":
+            self._node.expect(request.hid, request.port)
+        elif not leftover:
             leftover = remove_disks(tuple(self._made))
             for path in (params.ram_socket, params.disk_socket):
                 path(self._runtime, request.job).unlink(missing_ok=True)
-        self.machine.on_cleaned(here, leftover, time.monotonic())
+        self.machine.on_cleaned(fate, leftover, time.monotonic())
         self.step()
 
-    async def _settled_state(self, guest: str) -> str:
-        """The guest's state once libvirt has ended it or it runs; whatever it is after CLEAN_S.
 
-        libvirtd itself ends an incoming guest when the connection of its migration closes.
-        """
-        deadline = time.monotonic() + CLEAN_S
-        while True:
-            state = await self._driver.state(guest)
-            if state != "paused" or time.monotonic() > deadline:
-                return state
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), _STEP_S)
-            except TimeoutError:
-                continue
+async def settled_fate(driver: Driver, guest: str) -> str:
+    """What becomes of an incoming guest whose channels are closed: "here", "none" or "postcopy".
+
+    libvirtd itself ends it when the connection of its migration closes, unless it runs by then or has
+    switched to post-copy; a copy that is still paused after CLEAN_S is ended here. Raises DriverError.
+    """
+    deadline = time.monotonic() + CLEAN_S
+    while True:
+        if await driver.in_postcopy(guest):
+            return "postcopy"
+        state = await driver.state(guest)
+        if state == "running":
+            return "here"
+        if state != "paused" or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(_STEP_S)
+    if state != "absent":
+        await driver.destroy(guest)
+    return "none"

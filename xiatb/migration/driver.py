@@ -98,6 +98,18 @@ class Driver:
         """Tell QEMU how long the guest may be stopped; nothing happens when no migration runs."""
         await self._thread(self._set_downtime_limit, name, milliseconds)
 
+    async def in_postcopy(self, name: str) -> bool:
+        """Whether the guest's migration has switched to post-copy, at either side."""
+        return await self._thread(self._in_postcopy, name)
+
+    async def start_postcopy(self, name: str) -> None:
+        """Switch the guest's outgoing migration to post-copy; raises DriverError."""
+        await self._thread(self._start_postcopy, name)
+
+    async def resume(self, name: str) -> None:
+        """Let a guest that is paused here run; nothing happens when it is not here or runs."""
+        await self._thread(self._resume, name)
+
     async def destroy(self, name: str) -> None:
         """End the guest here and forget its definition; nothing happens when it is not here."""
         await self._thread(self._destroy, name)
@@ -211,6 +223,27 @@ class Driver:
         if dom is not None:
             with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
                 dom.migrateSetMaxDowntime(milliseconds)
+
+    def _in_postcopy(self, name: str) -> bool:
+        dom = self._lookup(name)
+        if dom is None:
+            return False
+        return tuple(dom.state()[:2]) in (
+            (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY),
+            (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED),
+            (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
+            (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED),
+        )
+
+    def _start_postcopy(self, name: str) -> None:
+        dom = self._lookup(name)
+        if dom is not None:
+            dom.migrateStartPostCopy(0)
+
+    def _resume(self, name: str) -> None:
+        dom = self._lookup(name)
+        if dom is not None and dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            dom.resume()
 
     def _destroy(self, name: str) -> None:
         dom = self._lookup(name)

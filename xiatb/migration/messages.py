@@ -23,9 +23,15 @@ REJECT_CODES = (
     "version-mismatch",
     "disk-missing",
     "unsupported",
+    "policy",
+    "consent",
     "failed",
 )
 ABORT_CODES = ("cancelled", "failed", "timeout", "lost", "protocol")
+MODES = ("precopy", "postcopy", "hybrid")
+FATES = ("here", "none", "postcopy", "lost")
+"""What became of a guest at its destination: it runs there; it does not and never will; it runs there and
+still needs pages of the source; it has died there after the switch to post-copy."""
 
 _REQUIRED = object()
 
@@ -83,9 +89,21 @@ class Capabilities(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Consent:
+    """The guest's own word that it may move to one host, signed by the key behind its HID (consent.py)."""
+
+    public: str = _f(f.hexadecimal(32))
+    sequence: int = _f(f.number(1))
+    signature: str = _f(f.hexadecimal(64))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request(Message):
     """The source asks to move a guest. Memory and sizes in bytes; `hid` may be empty for a guest without
-    XIA."""
+    XIA.
+
+    `streams` memory channels (more than one: multifd); `encrypt`: bulk channels speak TLS.
+    """
 
     TYPE: ClassVar[str] = "request"
     job: str = _f(f.JOB)
@@ -102,7 +120,10 @@ class Request(Message):
     disks: tuple[Disk, ...] = _f(f.sequence(nested(Disk), 16), ())
     files: tuple[str, ...] = _f(f.sequence(f.PATH, 32), ())
     storage: bool = _f(f.flag, False)
-    mode: str = _f(f.choice("precopy"), "precopy")
+    mode: str = _f(f.choice(*MODES), "precopy")
+    streams: int = _f(f.number(1, 16), 1)
+    encrypt: bool = _f(f.flag, True)
+    consent: Consent | None = _f(lambda v: None if v is None else _build(Consent, v), None)
     xml_digest: str = _f(f.text(64, "[0-9a-f]*"), "")
 
 
@@ -146,6 +167,46 @@ class Switchover(Message):
     TYPE: ClassVar[str] = "switchover"
     job: str = _f(f.JOB)
     t_stop: int = _f(f.number(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switched(Message):
+    """Post-copy has begun: the copy at the source can never run again, and the one at the destination needs
+    the source until all pages are there."""
+
+    TYPE: ClassVar[str] = "switched"
+    job: str = _f(f.JOB)
+    t_stop: int = _f(f.number(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inquire(Message):
+    """The source does not know what became of `guest` and asks; the destination settles it for good and
+    answers `Outcome`. Allowed in place of a request in a new session, and after an accept in the old one."""
+
+    TYPE: ClassVar[str] = "inquire"
+    job: str = _f(f.JOB)
+    guest: str = _f(f.NAME)
+    uuid: str = _f(f.UUID)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Message):
+    """The answer to `Inquire`: `fate` is one of FATES and, but for "postcopy", never changes again."""
+
+    TYPE: ClassVar[str] = "outcome"
+    job: str = _f(f.JOB)
+    fate: str = _f(f.choice(*FATES))
+    t_resume: int = _f(f.number(0), 0)
+    locator: str = _f(f.text(1500), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recover(Message):
+    """The source asks for fresh channels to go on with a post-copy that broke; answered by `Accept`."""
+
+    TYPE: ClassVar[str] = "recover"
+    job: str = _f(f.JOB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +282,10 @@ TYPES: dict[str, type[Message]] = {
         Reject,
         Progress,
         Switchover,
+        Switched,
+        Inquire,
+        Outcome,
+        Recover,
         Resumed,
         Attached,
         Commit,

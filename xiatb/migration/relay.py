@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from xiatb.errors import XiatbError
 from xiatb.migration.meter import Meter
@@ -24,17 +25,36 @@ CHUNK = 64 * 1024
 Observer = Callable[[bytes], None]
 
 
+class Gate(Protocol):
+    """Looks at a relay's bytes before they leave (it may wait, or raise to end the relay) and after they
+    came."""
+
+    async def outgoing(self, data: bytes) -> None:
+        """Before `data` goes from the local side to the wire."""
+
+    def incoming(self, data: bytes) -> None:
+        """After `data` from the wire was written to the local side."""
+
+
 class Relay:
     """One relayed connection. `up` counts local -> wire, `down` wire -> local.
 
     `observer` is shown every chunk of the local -> wire direction after it was written; it must not raise.
     """
 
-    def __init__(self, name: str, local: socket.socket, wire: Wire, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        local: socket.socket,
+        wire: Wire,
+        observer: Observer | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.name = name
         self._local = local
         self._wire = wire
         self._observer = observer
+        self._gate = gate
         self.up = Meter(time.monotonic())
         self.down = Meter(time.monotonic())
         self.error = ""
@@ -75,6 +95,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         self._wire.set_bound(self.up.bound(0.0))
         while data := await loop.sock_recv(self._local, CHUNK):
+            if self._gate is not None:
+                await self._gate.outgoing(data)
             await self._wire.write(data)
             if self._observer is not None:
                 self._observer(data)
@@ -88,6 +110,8 @@ class Relay:
         while data := await self._wire.read(CHUNK):
             await loop.sock_sendall(self._local, data)
             self.down.count(len(data), time.monotonic())
+            if self._gate is not None:
+                self._gate.incoming(data)
         with contextlib.suppress(OSError):
             self._local.shutdown(socket.SHUT_WR)
 

@@ -7,24 +7,30 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from xiatb.errors import IdentityError, UsageError, WireError, XiatbError
 from xiatb.identity.keys import KeyPair
+from xiatb.migration import actions as a
 from xiatb.migration import frames, hosting, tokens
+from xiatb.migration import journal as j
 from xiatb.migration.carrier import Carrier
 from xiatb.migration.channels import read_frame, refuse
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
-from xiatb.migration.destjob import DestinationJob
+from xiatb.migration.destination import DestinationMachine
+from xiatb.migration.destjob import DestinationJob, settled_fate
 from xiatb.migration.driver import Driver, GuestEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
+from xiatb.migration.fence import Fence
 from xiatb.migration.handshake import Session
-from xiatb.migration.ledger import Ledger
-from xiatb.migration.messages import Request
+from xiatb.migration.messages import FATES, Capabilities, Request
 from xiatb.migration.nodeaccess import NodeAccess
-from xiatb.migration.sourcejob import SourceJob
+from xiatb.migration.source import SourceMachine
+from xiatb.migration.sourcejob import PeerPath, SourceJob
 from xiatb.migration.station import Station
 from xiatb.migration.wirestream import Wire
 
@@ -55,6 +61,7 @@ class MigrationService:
         self._station: Station | None = None
         self._sources: dict[str, SourceJob] = {}
         self._incoming: set[DestinationJob] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
         self._streams = 0
 
     async def start(self) -> None:
@@ -62,19 +69,93 @@ class MigrationService:
         self.config.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._driver.open()
         config = self.config
-        ledger = Ledger(config.state_dir / "migrations")
+        journal = j.Journal(config.state_dir / "migrations")
         self._station = Station(
-            config, self._driver, NodeAccess(config.node_control), ledger, await self._driver.host()
+            config, self._driver, NodeAccess(config.node_control), journal, await self._driver.host()
         )
-        await self._sweep(ledger)
+        for entry in journal.left():
+            await self._settle(entry)
         await self._carrier.serve(self._on_wire)
 
-    async def _sweep(self, ledger: Ledger) -> None:
-        """Remove what jobs of a daemon that was killed have left; a guest that did arrive keeps its disks."""
-        for entry in ledger.left():
-            state = await self._driver.state(entry.guest)
-            removed = ledger.sweep(entry, guest_here=state != "absent")
+    async def _settle(self, entry: j.Entry) -> None:
+        """Go on where a daemon that was killed has left a job; see docs/protocol-migration.md, Journal."""
+        state, guest = entry.state, entry.guest
+        if entry.role == j.SOURCE:
+            if state == "transfer" and await self._driver.in_postcopy(guest):
+                state = "postcopy"
+            if state == "transfer":  # libvirt has lost its connection with the daemon and lets the guest run
+                removed = j.remove_files(entry, disks=False)
+                self._at.journal.close(entry.job, entry.role)
+                log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
+            else:
+                self._background(self._resume_source(entry, state))
+            return
+        if state == "prepared":
+            state = await settled_fate(self._driver, guest)
+        if state == "postcopy":
+            self._background(self._resume_destination(entry))
+        elif state == "none":
+            removed = j.remove_files(entry, disks=True)
+            self._at.journal.close(entry.job, entry.role)
             log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
+        else:
+            self._at.journal.write(replace(entry, state=state))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _resume_source(self, entry: j.Entry, state: str) -> None:
+        """Ask the destination, for as long as it takes, what became of a guest that was handed over."""
+        peer = self.config.peers.get(entry.peer)
+        if peer is None:
+            log.error("job %s: its destination %s is no peer any more", entry.job, entry.peer)
+            return
+        machine = SourceMachine.restore(entry.request, state, time.monotonic())
+        job = SourceJob(machine, None, self._path(peer, {}), self._at, lambda event: None,
+                        fence=Fence(entry.process))  # fmt: skip
+        self._at.busy.add(entry.guest)
+        self._sources[entry.guest] = job
+        try:
+            await job.run()
+        finally:
+            j.remove_files(entry, disks=False)
+            self._at.busy.discard(entry.guest)
+            self._sources.pop(entry.guest, None)
+
+    async def _resume_destination(self, entry: j.Entry) -> None:
+        """Wait for the source of a guest in post-copy."""
+        machine = DestinationMachine.restore(entry.request)
+        await self._run_incoming(
+            DestinationJob(machine, None, self._at, await self._at.capabilities(), self._consult, entry.peer)
+        )
+
+    async def _consult(self, asking: DestinationJob, action: a.Consult) -> tuple[str, int, str] | None:
+        """What became of a job of an earlier session of the same peer, for good; see destjob.Consult."""
+        for job in list(self._incoming):
+            if job is asking or job.job != action.job or job.peer != asking.peer:
+                continue
+            if job.machine.state == "postcopy":
+                link = asking.give_link()
+                if link is not None:
+                    job.adopt(link)
+                return None
+            job.supersede()
+            await job.ended()
+            return job.machine.fate or "none", job.machine.t_resume, job.machine.locator
+        entry = self._at.journal.find(action.job, j.DESTINATION)
+        if entry is not None and entry.peer == asking.peer and entry.state in FATES:
+            return entry.state, 0, ""
+        facts = await self._driver.guest(action.guest)
+        return ("here" if facts is not None and facts.uuid == action.uuid else "none"), 0, ""
+
+    def _path(self, peer: Peer, controls: Mapping[str, str]) -> PeerPath:
+        return PeerPath(
+            peer.name,
+            lambda: self._dial_control(peer),
+            lambda kind: self._carrier.dial(peer, controls.get(kind, "")),
+        )
 
     async def stop(self) -> None:
         """Cancel what runs, wait for it briefly, disconnect."""
@@ -144,12 +225,7 @@ class MigrationService:
             request = await self._request(facts, storage)
             link = await self._dial_control(peer)
             job = SourceJob(
-                request,
-                link,
-                lambda kind: self._carrier.dial(peer, controls.get(kind, "")),
-                self._at,
-                emit,
-                bandwidth,
+                SourceMachine(request), link, self._path(peer, controls), self._at, emit, bandwidth
             )
             self._sources[guest] = job
             outcome = await job.run(await self._at.capabilities(facts.accel))
@@ -227,10 +303,15 @@ class MigrationService:
         except (WireError, IdentityError) as error:
             log.warning("handshake refused: %s", error)
             return
-        job = DestinationJob(link, self._at, await self._at.capabilities())
+        name = next((p.name for p in self.config.peers.values() if p.sid == session.peer_sid), "")
+        own = await self._at.capabilities()
+        job = DestinationJob(DestinationMachine(), link, self._at, own, self._consult, name)
+        await self._run_incoming(job, own)
+
+    async def _run_incoming(self, job: DestinationJob, own: Capabilities | None = None) -> None:
         self._incoming.add(job)
         try:
-            await job.run(await self._at.capabilities())
+            await job.run(own)
         finally:
             self._incoming.discard(job)
 

@@ -1,52 +1,45 @@
 """The source's state machine: from the capabilities exchange to release (diagram in
 docs/protocol-migration.md).
 
-libvirt's peer-to-peer protocol decides where the guest runs; this machine follows its result and adds what
-libvirt lacks: admission, routes, sessions, removal of disks. Rules that it keeps:
+libvirt's peer-to-peer protocol moves the guest; this machine decides when it may, and adds what libvirt
+lacks: admission, one hand-over that survives crashes, routes, sessions, removal of disks. Rules:
 
-- The disks here are removed only after COMMITTED, that is after the destination said that the guest runs
-  there.
-- A cancelled or broken migration waits for libvirt's result before it says ABORT: when libvirt finished after
-  all, the migration is committed instead.
-- Once RESUMED has come the destination owns the guest, whatever libvirt reports here.
+- Before the hand-over any failure leaves the guest here: the machine waits for libvirt's result, then says
+  ABORT.
+- After it the guest is the destination's, until that says otherwise (sourcecore.py).
+- The disks here are removed only after the destination said that the guest runs there.
 """
 
 from __future__ import annotations
 
 from xiatb.migration import actions as a
 from xiatb.migration import messages as m
-from xiatb.migration.machine import Machine
+from xiatb.migration.sourcecore import ANSWER_S, CARRYING, SourceCore
 
 CAPABILITIES_S = 15.0
 ADMISSION_S = 30.0
 COMMIT_S = 15.0
 ATTACH_S = 10.0
 CLEAN_S = 30.0
-_CARRYING = ("transfer", "switchover", "cancelling")
+_DOUBT = ("handover", "postcopy", "asking")
 
 
-class SourceMachine(Machine):
+class SourceMachine(SourceCore):
     """One migration as its source sees it.
 
     `request` is what will be asked of the destination. After `Finish`, `t_stop`, `t_resume`, `t_attached` and
     `t_commit` hold monotonic nanoseconds (0 when the event did not come) and `locator` the guest's new DAG.
     """
 
-    def __init__(self, request: m.Request) -> None:
-        super().__init__("hello")
-        self.request = request
-        self.peer: m.Capabilities | None = None
-        self.t_stop = self.t_resume = self.t_attached = self.t_commit = 0
-        self.locator = ""
-        self.leftover: tuple[str, ...] = ()
-        self.lost = ""
-        self._code = self._reason = ""
-        self._detached = False
-
     def on_established(self, own: m.Capabilities, now: float) -> None:
-        """The control session is authenticated: exchange capabilities."""
+        """A control session is authenticated: exchange capabilities."""
         self._send(own)
-        self._enter("capabilities", now, CAPABILITIES_S, "the destination's capabilities")
+        self.lost = ""
+        if self.state == "asking":
+            self._step = "greet"
+            self.deadline, self.missing = now + CAPABILITIES_S, "the destination's capabilities"
+        else:
+            self._enter("capabilities", now, CAPABILITIES_S, "the destination's capabilities")
 
     def on_message(self, message: m.Message, now: float) -> None:
         """A message of the destination. One that does not fit the state ends the migration as "protocol"."""
@@ -56,7 +49,7 @@ class SourceMachine(Machine):
         handler = {
             m.Capabilities: self._capabilities, m.Accept: self._accept, m.Reject: self._reject,
             m.Resumed: self._resumed, m.Attached: self._attached, m.Committed: self._committed,
-            m.Abort: self._peer_aborts, m.Aborted: self._aborted,
+            m.Abort: self._peer_aborts, m.Aborted: self._aborted, m.Outcome: self._outcome,
         }.get(type(message))  # fmt: skip
         if handler is None:
             self._give_up("protocol", f"the destination sent {message.TYPE} to a source", now)
@@ -65,94 +58,95 @@ class SourceMachine(Machine):
 
     def on_stopped(self, t_stop: int, now: float) -> None:
         """QEMU stopped the guest here for the switchover."""
-        if self.state not in _CARRYING or self.t_stop:
+        if self.state not in CARRYING or self.t_stop:
             return
         self.t_stop = t_stop
-        self._detached = True
-        self._do(a.DetachGuest())
+        self._detach()
         self._send_unless_lost(m.Switchover(job=self.request.job, t_stop=t_stop))
         if self.state == "transfer":
             self._enter("switchover", now)
 
     def on_resumed_here(self, now: float) -> None:
         """libvirt let the guest run on here: the migration has failed or was cancelled after STOP."""
-        if self._detached and not self.t_resume and not self.finished:
+        if self._detached and self.state in (*CARRYING, "aborting"):
             self._detached = False
             self.t_stop = 0
             self._do(a.ReattachGuest())
 
     def on_transfer_done(self, ok: bool, reason: str, now: float) -> None:
         """libvirt's migration call has returned."""
-        if self.finished or self.state not in _CARRYING:
+        self._driving = False
+        if self.finished:
             return
-        if not ok and self.t_resume:
-            # The answer to libvirt's Finish was lost on the way; the destination says that it runs the guest.
-            self._do(a.DestroyHere())
-            ok = True
-        if ok:
+        if self.state in CARRYING:
+            self._carried(ok, reason, now)
+        elif self.state in _DOUBT and (ok or self.there):
+            if not ok:
+                self._do(a.EndCopy())
+            self._arrived()
             self._succeeded(now)
-            return
-        self.on_resumed_here(now)
-        if not self._code:
-            self._code, self._reason = "failed", reason
-        if self.lost:
-            self._finish(False, self._code, self._reason)
-            return
-        self._send(m.Abort(job=self.request.job, code=self._code, reason=self._reason[:1000]))
-        self._enter("aborting", now, CLEAN_S, "the destination's word that it has cleaned up")
+        elif self.state in ("handover", "postcopy"):
+            self._ask(reason, now)
 
     def on_lost(self, reason: str, now: float) -> None:
         """The control stream has ended."""
         if self.finished or self.lost:
             return
         self.lost = reason or "control stream closed"
-        if self.state in _CARRYING:
+        if self.state in CARRYING:
             self._give_up("lost", f"control stream to the destination lost: {self.lost}", now)
-        elif self.state == "commit":
-            self._finish(
-                True, "lost", f"no COMMITTED from the destination, the disks here are kept: {self.lost}"
-            )
+        elif self.state in ("handover", "commit"):
+            self._ask(f"control stream to the destination lost: {self.lost}", now)
+        elif self.state == "asking":
+            self._pause(now)
         elif self.state == "attach":
+            self._do(a.Forget())
             self._finish(True)
         elif self.state == "aborting":
-            self._finish(False, self._code, self._reason)
-        else:
-            self._finish(False, "lost", f"control stream to the destination lost: {self.lost}")
+            self._failed(self._reason)
+        elif self.state != "postcopy":
+            self._failed(f"control stream to the destination lost: {self.lost}", "lost")
 
     def cancel(self, reason: str, now: float, code: str = "cancelled") -> bool:
         """The user (or a time limit) wants the migration stopped; False when it is too late for that."""
-        if self.finished or self.state in ("commit", "attach", "aborting"):
+        if self.finished or self.state in ("commit", "attach", "aborting", *_DOUBT):
             return False
         self._give_up(code, reason, now)
         return True
 
     def on_timeout(self, now: float) -> None:
         """What `missing` names did not come in time."""
-        if self.state == "attach":
+        if self.state == "asking":
+            self._still_asking(now)
+        elif self.state in ("handover", "commit"):
+            self._hang_up(f"{self.missing} did not come in time", now)
+        elif self.state == "attach":
             self._release()
-        elif self.state == "commit":
-            self._finish(
-                True, "timeout", "no COMMITTED from the destination in time, the disks here are kept"
-            )
         elif self.state == "aborting":
-            self._finish(False, self._code, f"{self._reason} (and {self.missing} did not come)")
+            self._failed(f"{self._reason} (and {self.missing} did not come)")
         else:
             self._give_up("timeout", f"{self.missing} did not come in time", now)
 
     def _capabilities(self, message: m.Capabilities, now: float) -> None:
-        if self.state != "capabilities":
+        if self.state == "asking" and self._step == "greet":
+            self._inquire(now)
+        elif self.state != "capabilities":
             self._give_up("protocol", "capabilities out of turn", now)
-            return
-        self.peer = message
-        self._send(self.request)
-        self._enter("admission", now, ADMISSION_S, "the destination's answer to the request")
+        else:
+            self.peer = message
+            self._send(self.request)
+            self._enter("admission", now, ADMISSION_S, "the destination's answer to the request")
 
     def _accept(self, message: m.Accept, now: float) -> None:
-        if self.state != "admission":
+        if self.state == "asking" and self._step == "answer" and self.record == "postcopy":
+            self._recovering(message, now)
+        elif self.state != "admission":
             self._give_up("protocol", "accept out of turn", now)
-            return
-        self._enter("transfer", now)
-        self._do(a.StartTransfer(message.channels))
+        else:
+            self._write("transfer")
+            self._enter("transfer", now)
+            self._driving = True
+            self._do(a.StartTransfer(message.channels))
 
     def _reject(self, message: m.Reject, now: float) -> None:
         if self.state != "admission":
@@ -161,8 +155,9 @@ class SourceMachine(Machine):
             self._finish(False, message.code, message.reason)
 
     def _resumed(self, message: m.Resumed, now: float) -> None:
-        if self.state in _CARRYING or self.state in ("commit", "attach"):
-            self.t_resume = self.t_resume or message.t_resume
+        self.t_resume = self.t_resume or message.t_resume
+        # After a hand-over this alone is proof; the answer to libvirt's Finish may have been lost.
+        self.there = self.there or self.record == "handover"
 
     def _attached(self, message: m.Attached, now: float) -> None:
         self.t_attached = self.t_attached or message.t_attached
@@ -187,35 +182,67 @@ class SourceMachine(Machine):
     def _aborted(self, message: m.Aborted, now: float) -> None:
         self.leftover = message.leftover
         if self.state == "aborting":
-            self._finish(False, self._code, self._reason)
+            self._failed(self._reason)
+
+    def _carried(self, ok: bool, reason: str, now: float) -> None:
+        """libvirt's result while the guest was the source's."""
+        if ok or self.there:
+            if not ok:
+                self._do(a.EndCopy())
+            self.there = True
+            self._write("moved")
+            self._succeeded(now)
+            return
+        self.on_resumed_here(now)
+        if not self._code:
+            self._code, self._reason = "failed", reason
+        if self.lost:
+            self._failed(self._reason)
+            return
+        self._send(m.Abort(job=self.request.job, code=self._told(), reason=self._reason[:1000]))
+        self._enter("aborting", now, CLEAN_S, "the destination's word that it has cleaned up")
 
     def _succeeded(self, now: float) -> None:
-        if self.lost:
-            self._finish(True, "lost", "moved, but the control stream was lost: the disks here are kept")
-            return
-        self._send(m.Commit(job=self.request.job))
+        """The guest has gone; the destination has to confirm."""
+        if self.record != "moved":
+            self._write("moved")
+        if self.state == "asking" and (self.lost or self._step == "answer"):
+            return  # its answer is the confirmation
+        self._send_unless_lost(m.Commit(job=self.request.job))
         self._enter("commit", now, COMMIT_S, "the destination's COMMITTED")
+        if self.lost:
+            self._ask(self.lost, now)
 
     def _release(self) -> None:
-        self._send_unless_lost(m.Release(job=self.request.job))
+        self._released()
         self._finish(True)
 
-    def _send_unless_lost(self, message: m.Message) -> None:
-        if not self.lost:
-            self._send(message)
+    def _failed(self, reason: str, code: str = "") -> None:
+        """The guest runs on here and the destination needs nothing of this side."""
+        self._do(a.Forget())
+        self._finish(False, code or self._code, reason)
+
+    def _told(self) -> str:
+        return self._code if self._code in m.ABORT_CODES else "failed"
 
     def _give_up(self, code: str, reason: str, now: float) -> None:
-        """Stop for `reason`; while libvirt is at work its result still decides."""
+        """Stop for `reason`; while libvirt is at work, or the guest may be elsewhere, it is not over yet."""
         if self.finished:
             return
-        if self.state in _CARRYING:
+        if self.state in CARRYING:
             if self.state != "cancelling":
                 self._code, self._reason = code, reason
                 self._do(a.CancelTransfer())
                 self._enter("cancelling", now)
-        elif self.state in ("commit", "attach"):
+        elif self.state in (*_DOUBT, "commit"):
+            self._hang_up(reason, now)
+        elif self.state == "attach":
+            self._do(a.Forget())
             self._finish(True, code, reason)
         elif self.state != "aborting":
-            told = code if code in m.ABORT_CODES else "failed"
-            self._send_unless_lost(m.Abort(job=self.request.job, code=told, reason=reason[:1000]))
-            self._finish(False, code, reason)
+            self._code, self._reason = code, reason
+            self._send_unless_lost(m.Abort(job=self.request.job, code=self._told(), reason=reason[:1000]))
+            self._failed(reason)
+
+
+__all__ = ["ANSWER_S", "SourceMachine"]

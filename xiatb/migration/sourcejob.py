@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
+from xiatb.errors import XiatbError
 from xiatb.migration import actions as a
+from xiatb.migration import journal as j
 from xiatb.migration import params
 from xiatb.migration.channels import Dial, SourceChannels
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.driver import DriverError, GuestEvent
+from xiatb.migration.fence import Fence
 from xiatb.migration.hosting import remove_disks
-from xiatb.migration.ledger import Entry
-from xiatb.migration.messages import Channel, Progress, Request
+from xiatb.migration.messages import Channel, Progress
 from xiatb.migration.policy import DowntimeLimit
 from xiatb.migration.progress import ProgressBoard
 from xiatb.migration.qemustream import QemuStream
+from xiatb.migration.rpcgate import FinishGate
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.source import SourceMachine
 from xiatb.migration.station import Station
 
 POLL_S = 0.1
+_MOVING = ("transfer", "cancelling", "postcopy", "asking")
 Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class PeerPath:
+    """How to reach one peer's daemon: new control sessions and channels of a kind."""
+
+    peer: str
+    control: Callable[[], Awaitable[ControlLink]]
+    channel: Dial
 
 
 class SourceJob(JobShell):
@@ -36,22 +50,25 @@ class SourceJob(JobShell):
 
     def __init__(
         self,
-        request: Request,
-        link: ControlLink,
-        dial: Dial,
+        machine: SourceMachine,
+        link: ControlLink | None,
+        path: PeerPath,
         station: Station,
         emit: Emit,
         bandwidth: int = 0,
+        fence: Fence | None = None,
     ) -> None:
-        super().__init__(SourceMachine(request), link, f"job {request.job} ({request.guest} out)")
+        request = machine.request
+        super().__init__(machine, link, f"job {request.job} ({request.guest} out)")
         self.request = request
+        self._path = path
+        self._station = station
+        self._fence = fence or Fence.of(request.guest)
         self.stream = QemuStream()
         self.passes: list[dict[str, int]] = []
         self.states: list[dict[str, Any]] = []
-        self._dial = dial
         self._driver = station.driver
         self._node = station.node
-        self._ledger = station.ledger
         self._runtime = station.config.runtime
         self._emit = emit
         self._bandwidth = bandwidth
@@ -76,7 +93,12 @@ class SourceJob(JobShell):
         elif event.kind == "RESUME":
             self.machine.on_resumed_here(now)
         elif event.kind == "MIGRATION":
-            self.states.append({"status": str(event.data.get("status", "")), "t_ns": event.t})
+            status = str(event.data.get("status", ""))
+            self.states.append({"status": status, "t_ns": event.t})
+            if status == "postcopy-active":
+                self.machine.on_switched(event.t, now)
+            elif status == "postcopy-paused":
+                self.machine.on_stalled(now)
         elif event.kind == "MIGRATION_PASS":
             number = int(event.data.get("pass", 0))
             self.passes.append({"pass": number, "start_ns": event.t})
@@ -101,28 +123,103 @@ class SourceJob(JobShell):
             self._node.detach(self.request.hid)
         elif isinstance(action, a.ReattachGuest):
             self._node.expect(self.request.hid, self.request.port)
-        elif isinstance(action, a.DestroyHere):
-            self.spawn(self._driver.destroy(self.request.guest))
         elif isinstance(action, a.RemoveDisks) and self.request.storage:
             self._kept_disks = remove_disks(self.request.disks)
+        elif isinstance(action, a.Redial):
+            self.spawn(self._redial())
+        elif isinstance(action, a.Hangup):
+            self.hang_up()
+        elif isinstance(action, a.StartPostcopy):
+            self.spawn(self._start_postcopy())
+        elif isinstance(action, a.CloseChannels) and self._channels is not None:
+            self.spawn(self._channels.close(0.0))
+        else:
+            self._perform_fate(action)
+
+    def _perform_fate(self, action: a.Action) -> None:
+        """Journal and fence: what decides where the guest runs, done before this returns."""
+        request, journal = self.request, self._station.journal
+        if isinstance(action, a.Record):
+            sockets = tuple(map(str, params.all_sockets(self._runtime, request.job)))
+            journal.write(
+                j.Entry(request.job, j.SOURCE, action.state, self._path.peer, request, sockets=sockets,
+                        process=self._fence.process)
+            )  # fmt: skip
+        elif isinstance(action, a.Forget):
+            journal.close(request.job, j.SOURCE)
+        elif isinstance(action, a.Freeze):
+            try:
+                self._fence.freeze()
+            except XiatbError as error:
+                self.machine.on_not_frozen(error.message, time.monotonic())
+        elif isinstance(action, a.Thaw):
+            self._fence.thaw()
+        elif isinstance(action, a.EndCopy):
+            self._fence.kill()
+            self.spawn(self._end_copy(), must=True)
+        elif isinstance(action, a.RunHere):
+            self.spawn(self._run_here(), must=True)
+
+    async def _end_copy(self) -> None:
+        """libvirt notices the end of the process by itself; the definition is removed after that."""
+        await self._driver.destroy(self.request.guest)
+
+    async def _run_here(self) -> None:
+        await self._driver.resume(self.request.guest)
+        self._node.expect(self.request.hid, self.request.port)
+
+    async def _start_postcopy(self) -> None:
+        try:
+            await self._driver.start_postcopy(self.request.guest)
+        except DriverError as error:
+            log.warning("%s: post-copy: %s", self.name, error)
+
+    async def _redial(self) -> None:
+        """A new control session with the same peer."""
+        self.hang_up()
+        try:
+            link = await self._path.control()
+        except (XiatbError, OSError) as error:
+            self.machine.on_dial_failed(str(error), time.monotonic())
+        else:
+            self.attach(link)
+            self.machine.on_established(await self._station.capabilities(), time.monotonic())
+        self.step()
+
+    async def _finish_called(self) -> None:
+        """libvirt is about to start the guest there: hand it over, or raise to refuse."""
+        postcopy = self.request.mode != "precopy" and await self._driver.in_postcopy(self.request.guest)
+        self.machine.on_finish(postcopy, time.monotonic())
+        self.step()
+        if not self.machine.may_start:
+            raise XiatbError(f"no hand-over in state {self.machine.state}")
+
+    def _finish_answered(self, ok: bool) -> None:
+        self.machine.on_finish_answer(ok, time.monotonic())
+        self.step()
+
+    def _channel_ended(self, kind: str) -> None:
+        if kind == "rpc" and self.outcome is None:
+            self.machine.on_channel_lost(time.monotonic())
+            self.step()
 
     async def wind_up(self) -> None:
         """Close what the transfer opened."""
         if self._channels is not None:
             await self._channels.close()
-            self._ledger.close(self.request.job)
         await self._node.settle()
 
     async def _transfer(self, granted: tuple[Channel, ...]) -> None:
         job, directory = self.request.job, self._runtime
+        assert self.link is not None  # noqa: S101 - a transfer begins with the peer's ACCEPT
+        gate = FinishGate(self._finish_called, self._finish_answered)
         self._channels = SourceChannels(
-            job, granted, self._link.session.channel_key, self._dial, {"ram": lambda: self.stream.feed},
-            self._channel_open,
+            job, granted, self.link.session.channel_key, self._path.channel,
+            {"ram": lambda: self.stream.feed}, {"rpc": gate}, self._channel_open,
         )  # fmt: skip
+        self._channels.on_end = self._channel_ended
         ok, reason = True, ""
         try:
-            sockets = params.all_sockets(directory, job)
-            self._ledger.open(Entry(job, self.request.guest, sockets=tuple(map(str, sockets))))
             self._channels.listen("rpc", params.rpc_socket(directory, job))
             self._channels.listen("ram", params.ram_socket(directory, job))
             if self.request.storage:
@@ -165,15 +262,18 @@ class SourceJob(JobShell):
         turn = 0
         while self.outcome is None:
             await asyncio.sleep(POLL_S)
-            if self.machine.state not in ("transfer", "switchover", "cancelling") or self._channels is None:
+            if self.machine.state not in _MOVING or self._channels is None:
+                continue
+            if self.machine.state == "asking":
+                self._emit({"event": "progress", "phase": "asking", "remaining": 0, "total": 0, "rate": 0})
                 continue
             await self._steer()
             stats = await self._driver.job_stats(self.request.guest)
             event = self._board.update(stats, self._channels.relays, len(self.passes), time.monotonic())
             self._emit(event)
             turn += 1
-            if turn % 2 == 0 and self.outcome is None and not self.machine.lost:
-                self._link.send(
+            if turn % 2 == 0 and self.outcome is None and not self.machine.lost and self.link:
+                self.link.send(
                     Progress(
                         job=self.request.job, phase=event["phase"], passes=event["pass"],
                         transferred=event["transferred"], remaining=event["remaining"], rate=event["rate"],

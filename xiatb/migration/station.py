@@ -1,4 +1,4 @@
-"""What all jobs of one daemon share: its configuration, libvirt, the node, the ledger, and who is being
+"""What all jobs of one daemon share: its configuration, libvirt, the node, the journal, and who is being
 moved."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from xiatb.migration import hosting
 from xiatb.migration.config import DaemonConfig
 from xiatb.migration.driver import Driver, HostFacts
-from xiatb.migration.ledger import Ledger
+from xiatb.migration.journal import Journal
 from xiatb.migration.messages import Capabilities
 from xiatb.migration.nodeaccess import NodeAccess
 
@@ -21,7 +21,7 @@ class Station:
     config: DaemonConfig
     driver: Driver
     node: NodeAccess
-    ledger: Ledger
+    journal: Journal
     facts: HostFacts
     busy: set[str] = field(default_factory=set)
 
