@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
-from xiatb.click.element import Element, shows
+from xiatb.click.context import Context
+from xiatb.click.element import Element, Receiver, shows
 from xiatb.click.errors import ConfigError
 from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
@@ -25,7 +26,7 @@ class Classifier(Element):
     the frame; `!` before a clause turns it round. `Classifier(12/C0DE, 12/9990 20/0001, -)`
     """
 
-    __slots__ = ("drops", "pattern", "rules")
+    __slots__ = ("by_ethertype", "drops", "pattern", "rest", "rules")
     PORTS = "1/-"
     PROCESSING = "push"
     ARGS = (Arg("PATTERN", to_text, "what the packets of one output look like", REQUIRED, rest=True),)
@@ -43,6 +44,16 @@ class Classifier(Element):
     def ports_wanted(self) -> tuple[int | None, int | None]:
         """One output a pattern."""
         return 1, len(self.rules)
+
+    def initialize(self, ctx: Context) -> None:
+        """Prepare the table for patterns that are plain ethertypes."""
+        self.rest: Receiver = self._drop
+        self.by_ethertype: dict[int, Receiver] = {}
+        for rule, out in zip(self.rules, self.outs, strict=True):
+            if rule == ():
+                self.rest = out
+                break
+            self.by_ethertype.setdefault(rule[0][3], out)
 
     def receive(self, p: Packet) -> None:
         """Find the first matching pattern."""
@@ -75,11 +86,11 @@ class Classifier(Element):
     def _receive_by_ethertype(self, p: Packet) -> None:
         data = p.data
         if len(data) >= 14:
-            kind = (data[12] << 8) | data[13]
-            for rule, out in zip(self.rules, self.outs, strict=False):
-                if rule == () or rule[0][3] == kind:
-                    out(p)
-                    return
+            self.by_ethertype.get((data[12] << 8) | data[13], self.rest)(p)
+        else:
+            self.drops += 1
+
+    def _drop(self, p: Packet) -> None:
         self.drops += 1
 
 

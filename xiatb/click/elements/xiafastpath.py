@@ -71,10 +71,16 @@ class XIAFastPath(Element):
         if self.source is not None:
             return None
         self.source, self.slow = source, source.receive_frame
+        source.out0 = self.out0  # packets that need the graph need not stop here
         return self.receive_frames
 
     def receive_frames(self, frames: list[bytearray]) -> None:
         """Frames came in together; they are ours from now on."""
+        if not self.enabled:
+            self.passed += len(frames)
+            for data in frames:
+                self.slow(data)
+            return
         flow_of = self.flows.get
         hits = 0
         for data in frames:
@@ -110,7 +116,7 @@ class XIAFastPath(Element):
     def _miss(self, data: bytearray) -> None:
         """A packet of a flow that is not known, or a frame that is no XIP packet."""
         self.passed += 1
-        if self.enabled and data[12:15] == _XIP and _whole(data):
+        if data[12:15] == _XIP and _whole(data):
             key = bytes(data[_DNODE : _DNODE + 3 + 28 * data[_DNODE]])
             # A flow of one packet, as a scan makes them by the thousand, is not worth the trouble.
             if key in self.seen:
