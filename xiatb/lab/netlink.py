@@ -13,7 +13,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +96,6 @@ def add_tap(netns: Path, name: str) -> None:
             raise LinkError(f"{netns.name}: cannot make tap {name}: {error.strerror}") from error
         finally:
             os.close(descriptor)
-
-
-def forward_ip(netns: Path, addresses: Mapping[str, str], ways: Iterable[tuple[str, str]]) -> None:
-    """An IPv4 router: addresses (interface -> address/prefix), forwarding, routes (network, next hop)."""
-    with routes(netns) as socket_:
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        for name, address in addresses.items():
-            where, _, length = address.partition("/")
-            socket_.addr("add", index=index_of(socket_, name), address=where, prefixlen=int(length))
-        for network, hop in ways:
-            socket_.route("add", dst=network, gateway=hop)
 
 
 def offloads_off(name: str) -> None:
