@@ -2,7 +2,7 @@
 
 The receiver's is dynamic right-sizing (Fisk and Feng, 2001, as in Linux): the bytes that the application
 took in one round trip are what a window must hold, and twice that lets the sender's window double in the
-next.  The sender's is two congestion windows: one in flight, one to send when acknowledgements come.
+next.  The sender's is twice what is in flight: as much again to send when acknowledgements come.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class WindowGrowth:
         return self._size
 
 
-def send_limit(limit: int, window: int) -> int:
-    """The bound on bytes written and not acknowledged, now `limit`, for a congestion window of `window`."""
-    wanted = 2 * window
+def send_limit(limit: int, flight: int) -> int:
+    """The bound on bytes written and not acknowledged, now `limit`, when `flight` bytes have been in flight."""
+    wanted = 2 * flight + _SLACK
     if wanted <= limit:
         return limit
     return wanted if wanted < SEND_MAX else max(limit, SEND_MAX)

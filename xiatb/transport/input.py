@@ -211,7 +211,7 @@ class InputSide(OpeningSide):
             self._duplicate_acks = 0
             self._progress_at = now
             if not self._send_fixed:
-                self.send_limit = send_limit(self.send_limit, self._control.cwnd)
+                self.send_limit = send_limit(self.send_limit, self._snd_next - una + advance)
             if self._want_room:
                 self._room_again()
             if 0 <= self._fin_position < una:
