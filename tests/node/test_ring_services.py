@@ -113,3 +113,23 @@ def test_rendezvous_redirects(lab: MiniLab) -> None:
     assert h1.ask("ping", dag=str(nobody), count=1, timeout=2)["received"] == 0
     counted = lab.client("r0").ask("handlers", read="core/local/rendezvous.unknown")["value"]
     assert int(counted) >= 1
+
+
+def test_a_stream_survives_both_ends_moving_at_once(lab: MiniLab) -> None:
+    triangle(lab)
+    h1, h2 = lab.joined("h1"), lab.joined("h2")
+    told_services(lab, h2, "h2", "ad2")
+    server = lab.app("h2", APPS, "sink", "svc")
+    source = lab.app("h1", APPS, "source", told(server)["dag"], "3000000", "1", "1000000")
+    assert told(source)["connected"]
+    for host in ("h1", "h2"):
+        ip("-n", lab.net[host], "link", "set", "eth0", "down")
+    for host in ("h1", "h2"):
+        ip("-n", lab.net[host], "link", "set", "eth1", "up")
+    told_services(lab, h1, "h1", "ad2")
+    told_services(lab, h2, "h2", "ad1")
+    sent, got = told(source), told(server)
+    assert got["size"] == 3_000_000 and sent["digest"] == got["digest"]
+    assert sent["stats"]["moves"] == got["stats"]["moves"] == 1
+    redirected = lab.client("r0").ask("handlers", read="core/local/rendezvous.redirected")["value"]
+    assert int(redirected) > 0

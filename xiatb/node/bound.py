@@ -40,14 +40,14 @@ class StreamUser(Protocol):
         """The node is gone; the stream is of no more use."""
 
 
-def fitted(config: StreamConfig | None, mtu: int) -> StreamConfig:
-    """A copy of `config` for a link of `mtu` bytes.
+def fitted(config: StreamConfig | None, mtu: int, rendezvous: DAG | None = None) -> StreamConfig:
+    """A copy of `config` for a link of `mtu` bytes, and the lab's rendezvous service unless it names one.
 
     An MTU that was left at its default means the link's; a smaller one that was chosen stays.
     """
     chosen = config or StreamConfig()
     wanted = mtu if chosen.mtu == _DEFAULT_MTU else min(chosen.mtu, mtu)
-    return dataclasses.replace(chosen, mtu=wanted)
+    return dataclasses.replace(chosen, mtu=wanted, rendezvous=chosen.rendezvous or rendezvous)
 
 
 class BoundEndpoint:
@@ -64,7 +64,7 @@ class BoundEndpoint:
     ) -> None:
         """Use `open`. Raises DeviceError when the packet socket cannot be opened."""
         self.sid = sid
-        self.config = fitted(config, locator.mtu)
+        self.config = fitted(config, locator.mtu, locator.rendezvous)
         local = locator.service(sid)
         self.endpoint = Endpoint(key, sid, local, self.config, random.SystemRandom(), datagram_config)
         self.users: dict[Stream, StreamUser] = {}
@@ -92,7 +92,11 @@ class BoundEndpoint:
         try:
             locator = await stack.locator()
             if datagram_config is not None:
-                datagram_config = dataclasses.replace(datagram_config, mtu=locator.mtu)
+                datagram_config = dataclasses.replace(
+                    datagram_config,
+                    mtu=locator.mtu,
+                    rendezvous=datagram_config.rendezvous or locator.rendezvous,
+                )
             return cls(stack, sid, key, locator, config, datagram_config)
         except XiatbError:
             stack.release(sid)

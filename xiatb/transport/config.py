@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from xiatb.wire.dag import DAG
+
 MIN_MTU = 576
 """No path is taken to carry less than this; a "too big" report below it is not believed."""
 
@@ -66,6 +68,8 @@ class StreamConfig:
     migrate_rto: float = 0.02
     migrate_max_rto: float = 0.25
     migrate_give_up: float = 30.0
+    rendezvous: DAG | None = None
+    """Data address of a rendezvous service, by which a MIGRATE goes as well when the peer does not answer."""
     move_base: int = field(default_factory=time.time_ns)
     """First sequence of a MIGRATE is above this.  Wall clock nanoseconds, so that a process started
     anew with the same SID goes on above what its predecessor used."""
@@ -98,4 +102,6 @@ class DatagramConfig:
     migrate_rto: float = 0.02
     migrate_max_rto: float = 0.25
     migrate_give_up: float = 30.0
+    rendezvous: DAG | None = None
+    """As of a stream."""
     move_base: int = field(default_factory=time.time_ns)

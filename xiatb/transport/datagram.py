@@ -15,7 +15,7 @@ from xiatb.errors import TransportError, WireError
 from xiatb.identity.keys import KeyPair
 from xiatb.transport.config import DatagramConfig
 from xiatb.transport.errors import MessageTooLongError
-from xiatb.transport.mobility import INFINITY, Mover, PeerMoves, Verdict
+from xiatb.transport.mobility import INFINITY, Mover, PeerMoves, Verdict, detour
 from xiatb.transport.packets import Out
 from xiatb.wire import extension, migrate, xdgram, xip
 from xiatb.wire.dag import DAG
@@ -306,6 +306,9 @@ class Datagram:
             if message is not None:
                 self.stats["migrate_sent"] += 1
                 self._control(message, peer.reach)
+                address = None if mover is None else detour(mover.tries, self.config.rendezvous, peer.reach)
+                if address is not None:
+                    self._control(message, address)
             elif mover is None or not mover.pending:
                 del self._moving[key]
 

@@ -63,7 +63,10 @@ class Endpoint:
         self.config = config or StreamConfig()
         self.rng = rng or random.Random()
         if datagram_config is None:
-            datagram_config = DatagramConfig(mtu=self.config.mtu, move_base=self.config.move_base)
+            given = self.config
+            datagram_config = DatagramConfig(
+                mtu=given.mtu, move_base=given.move_base, rendezvous=given.rendezvous
+            )
         self.datagram = Datagram(sid, key, local, datagram_config)
         self.wake: Callable[[], None] | None = None
         """Called when a stream has something to transmit although no packet or timer came."""

@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
+from xiatb.errors import WireError
 from xiatb.identity import keys
 from xiatb.identity.keys import KeyPair
+from xiatb.wire import xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.migrate import Migrate, MigrateAck
+from xiatb.wire.rendezvous import via
 from xiatb.wire.xid import XID
 
 INFINITY = float("inf")
+DIRECT_TRIES = 3
+"""Transmissions of a MIGRATE to where the peer was last, before it goes by the rendezvous service, too."""
 _UNKEYED = bytes.fromhex("30000ff0")
 """Ids of this form are drawn at random for unbound datagram sockets and belong to no key (xia.md 5)."""
 
@@ -26,10 +31,27 @@ def has_key(sid: XID) -> bool:
     return not sid.id.startswith(_UNKEYED)
 
 
+def detour(tries: int, service: DAG | None, peer: DAG) -> DAG | None:
+    """The address by which a MIGRATE that was sent `tries` times goes as well: the rendezvous service's, as
+    it knows where a peer is that has moved at the same time. None while the direct way may still do."""
+    if service is None or tries <= DIRECT_TRIES:
+        return None
+    try:
+        return via(service, peer)
+    except WireError:
+        return None
+
+
+def readdressed(packet: bytes, to: DAG) -> bytes:
+    """The same XIP packet for another destination. Raises WireError when it is none."""
+    header = xip.parse(packet)
+    return xip.build(header.nxt, to, header.src_wire, header.payload)
+
+
 class Mover:
     """Our moves as one peer hears of them: at most one is under way, a later one replaces it.
 
-    `next_at` is when to send the current message (infinity: nothing to send).
+    `next_at` is when to send the current message (infinity: nothing to send); `tries` how often it was sent.
     """
 
     __slots__ = (
@@ -48,6 +70,7 @@ class Mover:
         "next_at",
         "sent_count",
         "started_at",
+        "tries",
     )
 
     def __init__(
@@ -66,6 +89,7 @@ class Mover:
         self.next_at = INFINITY
         self.started_at = 0.0
         self.sent_count = 0
+        self.tries = 0
         self.acknowledged = 0
         self.failed = 0
 
@@ -79,6 +103,7 @@ class Mover:
         message = Migrate(next(self._sequence), dag, self._key.public)
         self._message = message.signed(self._key.sign(message.signed_bytes(self._own, self._peer)))
         self._interval = self._first_interval
+        self.tries = 0
         self._deadline = now + self._give_up
         self.started_at = now
         self.next_at = now
@@ -98,6 +123,7 @@ class Mover:
         self.next_at = now + self._interval
         self._interval = min(self._interval * 2, self._max_interval)
         self.sent_count += 1
+        self.tries += 1
         return self._message
 
     def hurry(self, now: float) -> None:

@@ -6,6 +6,7 @@ import struct
 
 from xiatb.transport.connection import INFINITY, MASK, Connection, State
 from xiatb.transport.events import EventKind
+from xiatb.transport.mobility import detour, readdressed
 from xiatb.transport.packets import Out
 from xiatb.transport.scoreboard import Segment
 from xiatb.wire import migrate, xstream
@@ -15,8 +16,8 @@ _SENDING = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.CLOSE_WAIT, Sta
 MAX_BLOCKS = 6
 """SACK blocks in one acknowledgement: 6 need 52 bytes, the header could hold far more."""
 _TRAIN_PACKETS = 44
-_TRAIN_BYTES = 65_535
-"""Most that a train takes, as with the kernel's segmentation offload."""
+_TRAIN_BYTES = 1 << 18
+"""Most that a train takes: packets as with the kernel's segmentation offload, bytes as a large write has."""
 
 
 class OutputSide(Connection):
@@ -297,7 +298,11 @@ class OutputSide(Connection):
             self._event(EventKind.MOVE_FAILED)
             return
         options = xstream.Options(mss=self.mtu, migrate=migrate.option_value(message))
-        out.append((self._with_options(now, ACK, self._snd_next, options), b""))
+        packet = self._with_options(now, ACK, self._snd_next, options)
+        out.append((packet, b""))
+        address = detour(mover.tries, self.config.rendezvous, self.remote)
+        if address is not None:
+            out.append((readdressed(packet, address), b""))
         self.counters["migrate_sent"] += 1
 
     def _acknowledge_move(self, now: float) -> None:
