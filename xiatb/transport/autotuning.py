@@ -47,7 +47,7 @@ class WindowGrowth:
 
 
 def send_limit(limit: int, flight: int) -> int:
-    """The bound on bytes written and not acknowledged, now `limit`, when `flight` bytes have been in flight."""
+    """The bound on bytes written and not acknowledged, now `limit`, when `flight` bytes were in flight."""
     wanted = 2 * flight + _SLACK
     if wanted <= limit:
         return limit
