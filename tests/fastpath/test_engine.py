@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.fastpath.oracle import BROADCAST, REDIRECT, SHOT, UNSPEC
-from xiatb.fastpath import build, probe
+from xiatb.fastpath import build, libbpf, probe
 from xiatb.fastpath.engine import Fastpath
 from xiatb.fastpath.errors import FastpathError, TableFullError
 from xiatb.fastpath.libbpf import ObjectFile
+from xiatb.fastpath.mirror import Mirror, PortInfo
 from xiatb.fastpath.routes import Kind, Reason, Route
 from xiatb.wire import xip
 from xiatb.wire.dag import DAG
+from xiatb.wire.walk import Entry
 from xiatb.wire.xid import XID, XidType
 
 pytestmark = pytest.mark.netns
+ROOT = Path(__file__).parents[2]
 IN, IN_SLOT, OUT_SLOT = 700, 7, 8
 SOURCE = DAG.host(XID(XidType.AD, bytes(20)), XID(XidType.HID, bytes(20)))
 HERE = Route(Kind.SELF)
@@ -184,6 +189,72 @@ def test_the_verifier_is_quoted(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EACCES
     able, reason = probe.available(target)
     assert not able and "invalid access to packet" in reason
+
+
+def test_without_privilege_the_kernels_words_are_told(object_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give it up")
+    program = (
+        "import sys; from pathlib import Path; from xiatb.fastpath import probe\n"
+        "print(*probe.available(Path(sys.argv[1])))"
+    )
+    capabilities = ["--bounding-set=-sys_admin,-bpf,-perfmon", "--inh-caps=-all"]
+    done = subprocess.run(
+        ["setpriv", *capabilities, sys.executable, "-c", program, str(object_path)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout.startswith("False ") and "not permitted" in done.stdout, done.stderr
+
+
+def test_without_libbpf_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, object_path: Path) -> None:
+    real = libbpf.ctypes.CDLL
+
+    def missing(name: str | None, **options: bool) -> object:
+        if name == "libbpf.so.1":
+            raise OSError(f"{name}: cannot open shared object file")
+        return real(name, **options)
+
+    libbpf._library.cache_clear()
+    monkeypatch.setattr(libbpf.ctypes, "CDLL", missing)
+    try:
+        with pytest.raises(FastpathError, match="no libbpf: libbpf.so.1: cannot open") as caught:
+            Fastpath.load(object_path)
+        assert "libbpf1" in caught.value.hint
+        able, reason = probe.available(object_path)
+        assert not able and "no libbpf" in reason
+    finally:
+        libbpf._library.cache_clear()
+
+
+def test_what_does_not_fit_the_map_goes_the_slow_way_and_not_a_wrong_one(object_path: Path) -> None:
+    """The default of a type is no way for those of its routes that the map has no room for."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    engine = Fastpath.load(object_path, max_routes=3)
+    try:
+        engine.set_port(IN, IN_SLOT)
+        mirror = Mirror(engine)
+        for port in (1, 2):
+            mirror.set_port(port, PortInfo(800 + port, b"\2" * 6, 1500))
+            mirror.set_neighbour(port, ad(100 + port).key, b"\4" * 6)
+        mirror.set_default(XidType.AD, Entry(1, ad(101).key))
+        for number in range(5):
+            mirror.set(ad(number).key, Entry(2, ad(102).key))
+        assert mirror.overflow == 2 and engine.refused == 2
+
+        def verdicts() -> list[int]:
+            return [engine.test_run(frame(DAG.chain(ad(number))), IN).verdict for number in range(6)]
+
+        assert verdicts() == [REDIRECT] * 3 + [UNSPEC] * 3, "those without a route of their own wait, too"
+        assert reasons(engine) == {Reason.EXCEPTED: 3}
+        assert engine.counters(2).tx_packets == 3 and engine.counters(1).tx_packets == 0
+        for number in (0, 1):
+            mirror.remove(ad(number).key)
+        assert mirror.overflow == 0
+        assert verdicts() == [REDIRECT] * 6
+        assert (engine.counters(2).tx_packets, engine.counters(1).tx_packets) == (6, 3)
+    finally:
+        engine.close()
 
 
 def test_the_probe(object_path: Path, tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ import pytest
 
 from tests.node.minilab import Client, MiniLab, told
 from tests.node.namespaces import ip, needs_root
+from xiatb.fastpath import probe
 
 pytestmark = [needs_root, pytest.mark.netns]
 APPS = "tests.node.apps"
 SIZE = 100 << 20
+ENGINE = "ebpf" if probe.available()[0] else "click"
+"""what routers and hosts forward by; that it is so is seen in their status"""
 
 
 def test_100_mb_over_a_bad_link(lab: MiniLab) -> None:
@@ -25,7 +28,7 @@ def test_100_mb_over_a_bad_link(lab: MiniLab) -> None:
     impair = lab.app("mid", "tests.node.impair", "eth0", "eth1", "1", "0.01", "0.01", "0.02")
     assert told(impair)["ready"]
     for name in ("r1", "h1", "h2"):
-        lab.start(name)
+        assert lab.start(name, data_plane=ENGINE).ask("status")["engine"] == ENGINE
     lab.joined("h1")
     lab.joined("h2")
     server = lab.app("h2", APPS, "sink", "svc")
@@ -55,7 +58,7 @@ def test_100_mb_while_moving_between_domains(lab: MiniLab) -> None:
         lab.link(a, b, 9000)
     ip("-n", lab.net["h1"], "link", "set", "eth1", "down")
     for name in ("r1", "r2", "h1", "h2"):
-        lab.start(name)
+        assert lab.start(name, data_plane=ENGINE).ask("status")["engine"] == ENGINE
     h1 = lab.joined("h1")
     lab.joined("h2")
     server = lab.app("h2", APPS, "sink", "svc")

@@ -24,7 +24,8 @@ def available(path: Path = OBJECT_PATH) -> tuple[bool, str]:
     thread = threading.Thread(target=_try, args=(path, reasons), name="fastpath-probe")
     thread.start()
     thread.join()
-    return (not reasons, reasons[0] if reasons else "")
+    why = reasons[0] if reasons else "the probe broke off"
+    return why == "", why
 
 
 def _try(path: Path, reasons: list[str]) -> None:
@@ -40,6 +41,7 @@ def _try(path: Path, reasons: list[str]) -> None:
             return
         engine.enable()
         engine.attach(_LOOPBACK, 0)
+        reasons.append("")
     except FastpathError as error:
         reasons.append(error.message)
     finally:
