@@ -32,7 +32,7 @@ nodes:
 links:
   - h1 -- r1
   - r1 -- r2
-  - r2 -- h2
+  - {endpoints: [r2, h2], loss: 0.0001%}
 """
 PORTS = (("h1", "eth0"), ("r1", "eth0"), ("r1", "eth1"), ("r2", "eth0"), ("r2", "eth1"), ("h2", "eth0"))
 PINGS, SIZE = 60, 333
@@ -55,6 +55,7 @@ def pinged(lab: TestLab, directory: Path) -> tuple[dict[str, Any], dict[tuple[st
         }
         words = ("h1", "h2", "-c", str(PINGS), "-i", "0.01", "-W", "0.3", "-s", str(SIZE), "-o", "json")
         told = json.loads(lab.cli("ping", "-l", lab.name, *words).stdout)
+
     def stop(capture: str) -> int:
         with LabClient(lab.name, timeout=30) as client:
             return int(client.request("capture_stop", capture=capture)["dropped"])
@@ -78,6 +79,15 @@ def test_on_plain_and_on_delayed_links(lab: TestLab, tmp_path: Path) -> None:
         told, seen = pinged(lab, tmp_path)
         assert told["sent"] == told["received"] == PINGS
         assert seen == dict.fromkeys(PORTS, 2 * PINGS), "each request and each answer, once at each port"
+
+
+def test_a_topologys_losses_are_the_kernels_from_the_beginning(lab: TestLab) -> None:
+    with LabClient(lab.name) as client:
+        (link,) = client.request("link_show", params={"a": "r2", "b": "h2"})["links"]
+    assert link["backend"] in ("tc-bpf", "netem")
+    if link["backend"] == "tc-bpf":
+        for way in ("forward", "backward"):
+            assert link[way]["counters"]["taken"] > 0, "the join's frames at least"
 
 
 def test_on_links_that_lose(lab: TestLab, tmp_path: Path) -> None:
