@@ -96,7 +96,8 @@ def test_nonsense_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_names_select() -> None:
-    assert list(BENCHMARKS) == ["forwarding", "click", "clickcost", "stream", "links", "scale"]
+    names = ["forwarding", "click", "clickcost", "stream", "links", "loss", "start", "fairness", "scale"]
+    assert list(BENCHMARKS) == names
     assert arguments(["links", "--quick"]).names == ["links"]
 
 

@@ -11,12 +11,23 @@ from pathlib import Path
 from types import FrameType
 
 from xiatb.errors import XiatbError
-from xiatb.experiments.bench import clickcost, clickengine, forwarding, links, scale, stream
+from xiatb.experiments.bench import (
+    clickcost,
+    clickengine,
+    fairness,
+    forwarding,
+    links,
+    loss,
+    scale,
+    start,
+    stream,
+)
 from xiatb.experiments.bench.figures import Figure, as_json, print_table
 
 Measure = Callable[[int, float], list[Figure]]
 BENCHMARKS: dict[str, Measure] = {
-    module.NAME: module.measure for module in (forwarding, clickengine, clickcost, stream, links, scale)
+    module.NAME: module.measure
+    for module in (forwarding, clickengine, clickcost, stream, links, loss, start, fairness, scale)
 }
 SECONDS, QUICK_SECONDS = 1.0, 0.3
 

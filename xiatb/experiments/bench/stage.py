@@ -60,9 +60,9 @@ class Stage:
         request = {"a": host, "b": "r1", "set": values, "replace": True}
         return str(self.client.request("link_set", timeout=60, params=request)["backend"])
 
-    def app(self, node: str, *arguments: str) -> App:
-        """Starts `python -m xiatb.experiments.bench.streamapp ARGUMENTS` in a node."""
-        return self.program(node, [sys.executable, "-m", "xiatb.experiments.bench.streamapp", *arguments])
+    def app(self, node: str, *arguments: str, module: str = "xiatb.experiments.bench.streamapp") -> App:
+        """Starts `python -m MODULE ARGUMENTS` in a node."""
+        return self.program(node, [sys.executable, "-m", module, *arguments])
 
     def program(self, node: str, argv: list[str]) -> App:
         """Starts a program in a node; what it prints is read from it."""
