@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 MIGRATION = str(ROOT / "topologies" / "migration.yaml")
 VERBS = {
     "up", "down", "status", "list", "exec", "shell", "ping", "capture", "wait", "validate", "plan", "inspect",
-    "logs", "completion", "version", "migrate", "demo", "click", "elements", "image",
+    "logs", "completion", "version", "migrate", "demo", "click", "elements", "image", "names",
 }  # fmt: skip
 
 

@@ -7,14 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.node.netsim import key
+from tests.wire.golden import FRAMES
 from xiatb.errors import WireError
 from xiatb.identity.keys import KeyPair, verify
 from xiatb.node.nameserver import HOLD, NameServer
 from xiatb.node.services import registration
+from xiatb.wire import extension, xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.dagops import served
 from xiatb.wire.nameservice import MAX_MESSAGE, Kind, NameMessage, parse
-from xiatb.wire.xid import XID, XidType
+from xiatb.wire.xid import SID_NS, XID, XidType
 
 SERVER = key("server")
 NONCE = b"12345678"
@@ -62,6 +64,15 @@ def test_xia_core_questions_get_xia_core_answers() -> None:
     text = place("ad1", "h1").dag_string().encode()
     assert serving.receive(b"\x02\x00a.xia\0", 0.0) == b"\x05\x00" + text + b"\0"
     assert serving.receive(b"\x02\x00b.xia\0", 0.0)[:2] == b"\x07\x00"  # type: ignore[index]
+
+
+def test_the_question_that_xia_core_asked() -> None:
+    header = xip.parse(FRAMES["ns_query"], 14)
+    kinds, start = extension.chain(header.nxt, header.buf, header.payload_off, header.end)
+    assert [kind.kind for kind in kinds] == [xip.NXT_XDGRAM] and header.intent_key == SID_NS.key
+    asked = parse(bytes(header.buf[start : header.end]))
+    assert asked.kind is Kind.QUERY and not asked.nonce and asked.strings[0].endswith(".xia")
+    assert asked._replace(raw=b"").pack() == asked.raw
 
 
 def test_moves_need_a_higher_sequence() -> None:
