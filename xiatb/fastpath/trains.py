@@ -7,6 +7,7 @@ specification of what batch.c does, and what runs where batch.c has not been com
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -77,6 +78,7 @@ class _Run:
             if bytes(packet[at + 16 : at + 20]) != _STAMP:
                 raise WireError("other options than a timestamp")
             self.stamp = _WORD.unpack_from(packet, at + 20)[0]
+        self.packet = packet
         self.address = bytes(packet[:2]) + bytes(packet[4:at])
         self.at = at
         self.header = bytearray(packet[: at + length])
@@ -103,6 +105,12 @@ class _Run:
         self.ack, self.stamp = other.ack, other.stamp
         return True
 
+    def train(self) -> Train:
+        """What has become of it."""
+        if len(self.parts) == 1:
+            return self.packet, b"", 1
+        return memoryview(self.header), b"".join(self.parts), len(self.parts)
+
 
 def join(frames: Sequence[memoryview]) -> list[Train]:
     """What Ethernet frames, in the order of their arrival, become: segments of a stream in a row one train.
@@ -110,19 +118,23 @@ def join(frames: Sequence[memoryview]) -> list[Train]:
     Only segments of the same addresses that follow each other without a gap, carry payload, no flag but ACK
     and PSH and no option but the timestamp are joined.
     """
+    if len(frames) == 1:
+        return [(frames[0][_ETHERNET:], b"", 1)]
     trains: list[Train] = []
     run: _Run | None = None
     for frame in frames:
-        try:
+        segment: _Run | None = None
+        with contextlib.suppress(WireError):
             segment = _Run(frame)
-        except WireError:
-            run = None
-        else:
-            if run is not None and run.take(segment):
-                trains[-1] = (memoryview(run.header), b"".join(run.parts), trains[-1][2] + 1)
-                continue
-            run = segment
-        trains.append((frame[_ETHERNET:], b"", 1))
+        if run is not None and segment is not None and run.take(segment):
+            continue
+        if run is not None:
+            trains.append(run.train())
+        run = segment
+        if segment is None:
+            trains.append((frame[_ETHERNET:], b"", 1))
+    if run is not None:
+        trains.append(run.train())
     return trains
 
 
