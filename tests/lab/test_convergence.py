@@ -23,6 +23,7 @@ class Network:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.dead: set[str] = set()
+        self.asked = 0
         self.lost: dict[str, set[str]] = {}
         self.guests: dict[str, list[str]] = {"hv1": [plan.guests[0].hid]}
 
@@ -30,8 +31,9 @@ class Network:
         if node in self.dead:
             raise SocketGoneError("gone")
         own = self.plan.node(node)
-        if op == "status":
-            return {"joined": True, "ad": own.ad or self.plan.node("r1").ad}
+        self.asked += 1
+        if op == "locator":
+            return {"dag": f"RE {own.hid}", "ad": own.ad or self.plan.node("r1").ad}
         if op == "joined":
             return {"hosts": [{"hid": hid} for hid in self.guests.get(node, [])]}
         xids = {ad.xid for ad in self.plan.ads} | {other.hid for other in self.plan.nodes}
@@ -84,3 +86,21 @@ def test_waiting_ends_with_the_condition_or_names_what_is_missing() -> None:
             clock=lambda: now[0],
         )
     assert caught.value.exit_code == 124
+
+
+def test_nodes_that_lack_nothing_are_asked_again_only_at_the_end() -> None:
+    network, rounds = Network(PLAN), []
+
+    def pause(_: float) -> None:
+        rounds.append(network.asked)
+        if len(rounds) == 5:
+            network.lost.clear()
+        if len(rounds) == 3:
+            network.lost = {"hv1": {PLAN.node("r2").ad or ""}}
+
+    network.lost = {"r1": {PLAN.node("r2").ad or ""}, "hv1": {PLAN.node("r2").ad or ""}}
+    wait_for(PLAN, network.ask, "converged", timeout=50, pause=pause)
+    everyone = rounds[0]
+    steps = [after - before for before, after in zip(rounds, rounds[1:], strict=False)]
+    assert steps == [2, 2, 2, 1]
+    assert network.asked - rounds[-1] == 1 + everyone

@@ -295,6 +295,22 @@ def test_a_pace_stretches_what_a_router_does_by_itself_but_not_its_answers() -> 
     assert seldom < often / 3
 
 
+def test_hosts_are_spared_the_hellos() -> None:
+    sim = Sim()
+    router, host = Router(sim, "r1"), Host(sim, "h1")
+    link = sim.connect(router, host)
+    sim.run(1, lambda: host.at_router(router))
+    sim.run(5)
+    hellos = len(router.seen(fx.SendRouting))
+    sim.run(50)
+    assert len(router.seen(fx.SendRouting)) - hellos <= 6
+    other = Router(sim, "r2")
+    link.ends = (*link.ends, (other, 0))
+    other.links[0] = link
+    other.link_up(0)
+    assert sim.run(1, lambda: path(router, other.hid) == ["r1", "r2"]) < 0.1
+
+
 def test_a_router_that_falls_silent_is_missed_the_later_the_slower_the_pace() -> None:
     sim = Sim()
     routers = [Router(sim, f"r{i}", routing_config=RoutingConfig().paced(4)) for i in range(2)]

@@ -64,6 +64,8 @@ class Context:
         self.state = state
         self.children: dict[str, Child] = {}
         """what -> process started by `spawn` or by the fork server"""
+        self.adopted: Callable[[str, Child], object] | None = None
+        """Told of every further process, in the thread that started it."""
         self._report = report
         self._lock = threading.RLock()
 
@@ -139,6 +141,8 @@ class Context:
         with self._lock:
             self.children[what] = child
             self.state.processes[what] = found
+        if self.adopted is not None:
+            self.adopted(what, child)
 
     def ask_node(self, node: str, op: str, *, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
         """One request to a node process. Raises ControlError, DeadlineError, SocketGoneError."""

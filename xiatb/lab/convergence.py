@@ -25,21 +25,57 @@ def missing(plan: Plan, ask: Ask, condition: str) -> list[str]:
     joined: every host has a locator. converged: besides, every router and hypervisor has routes to all ADs
     and, within its AD, to every gateway and attached host. guests: besides, every guest is attached
     somewhere."""
-    found: list[str] = []
-    statuses: dict[str, dict[str, Any]] = {}
-    for node in plan.xia_nodes:
-        try:
-            statuses[node.name] = ask(node.name, "status")
-        except XiatbError as error:
-            found.append(f"{node.name} does not answer ({error})")
-            continue
-        if not statuses[node.name].get("joined"):
-            found.append(f"{node.name} has not joined an AD")
-    if condition in ("converged", "guests"):
-        found += _missing_routes(plan, ask, statuses)
-    if condition == "guests":
-        found += _missing_guests(plan, ask)
-    return found
+    return _Look(plan, ask, condition).missing()
+
+
+class _Look:
+    """Looks at a lab again and again, and asks only the nodes that lacked something the last time."""
+
+    def __init__(self, plan: Plan, ask: Ask, condition: str) -> None:
+        self.plan, self.ask, self.condition = plan, ask, condition
+        self.looks = 0
+        self._locators: dict[str, dict[str, Any]] = {}
+        self._routed: set[str] = set()
+        self._islands = _islands(plan)
+
+    def missing(self) -> list[str]:
+        """As `missing` above."""
+        self.looks += 1
+        found: list[str] = []
+        for node in self.plan.xia_nodes:
+            if self._locators.get(node.name, {}).get("dag") is not None:
+                continue
+            try:
+                locator = self._locators[node.name] = self.ask(node.name, "locator")
+            except XiatbError as error:
+                found.append(f"{node.name} does not answer ({error})")
+                continue
+            if locator.get("dag") is None:
+                found.append(f"{node.name} has not joined an AD")
+        if self.condition in ("converged", "guests"):
+            found += self._missing_routes()
+        if self.condition == "guests":
+            found += _missing_guests(self.plan, self.ask)
+        return found
+
+    def _missing_routes(self) -> list[str]:
+        plan, found = self.plan, []
+        whole = all(self._locators.get(node.name, {}).get("dag") is not None for node in plan.xia_nodes)
+        for node in plan.kind("router", "hypervisor"):
+            if node.name in self._routed or node.name not in self._locators:
+                continue
+            tables = self.ask(node.name, "routes")
+            ads, hids = _destinations(tables, "AD"), _destinations(tables, "HID")
+            near = {other.ad for other in self._islands[node.name]}
+            names = [ad.name for ad in plan.ads if ad.xid in near and ad.xid not in ads]
+            for other in self._islands[node.name]:
+                here = self._locators.get(other.name, {}).get("ad") == node.ad
+                if here and other.name != node.name and other.hid not in hids:
+                    names.append(other.name)
+            found += [f"{node.name} has no route to {name}" for name in names]
+            if whole and not names:
+                self._routed.add(node.name)
+        return found
 
 
 def wait_for(
@@ -55,8 +91,12 @@ def wait_for(
 
     `pause(seconds)` waits (an Event's wait, so that it can be cut short)."""
     begin, step = clock(), _FIRST_PAUSE
+    look = _Look(plan, ask, condition)
     while True:
-        lacking = missing(plan, ask, condition)
+        lacking = look.missing()
+        if not lacking and look.looks > 1:
+            look = _Look(plan, ask, condition)  # nodes that were well may not be any more: all at one time
+            lacking = look.missing()
         if not lacking:
             return clock() - begin
         if clock() - begin >= timeout:
@@ -69,24 +109,6 @@ def wait_for(
 def asker(paths: LabPaths) -> Ask:
     """Asks node processes over their control sockets."""
     return lambda node, op: ask_node(paths, node, op, timeout=2.0)
-
-
-def _missing_routes(plan: Plan, ask: Ask, statuses: dict[str, dict[str, Any]]) -> list[str]:
-    found = []
-    islands = _islands(plan)
-    for node in plan.kind("router", "hypervisor"):
-        if node.name not in statuses:
-            continue
-        tables = ask(node.name, "routes")
-        ads, hids = _destinations(tables, "AD"), _destinations(tables, "HID")
-        near = {other.ad for other in islands[node.name]}
-        lacking = [ad.name for ad in plan.ads if ad.xid in near and ad.xid not in ads]
-        found += [f"{node.name} has no route to {name}" for name in lacking]
-        for other in islands[node.name]:
-            here = statuses.get(other.name, {}).get("ad") == node.ad
-            if here and other.name != node.name and other.hid not in hids:
-                found.append(f"{node.name} has no route to {other.name}")
-    return found
 
 
 def _islands(plan: Plan) -> dict[str, list[NodePlan]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,8 +31,6 @@ from xiatb.node.names import parse_hosts
 log = logging.getLogger("xiatb.lab")
 
 T = TypeVar("T")
-
-_WATCH = 0.5
 
 
 class LabOperations:
@@ -212,15 +211,40 @@ class LabOperations:
         return {}
 
     async def watch_children(self) -> None:
-        """Reap processes of the lab that end by themselves, and say so in the log, once."""
-        told: set[str] = set()
-        while True:
+        """Reap processes of the lab that end by themselves, and say so in the log."""
+        loop = asyncio.get_running_loop()
+        watched: set[int] = set()
+
+        def watch(what: str, child: Child) -> None:
+            try:
+                descriptor = os.pidfd_open(child.pid)
+            except ProcessLookupError:
+                tell(what, child)
+                return
+            watched.add(descriptor)
+            loop.add_reader(descriptor, ended, descriptor, what, child)
+
+        def ended(descriptor: int, what: str, child: Child) -> None:
+            loop.remove_reader(descriptor)
+            watched.discard(descriptor)
+            os.close(descriptor)
+            tell(what, child)
+
+        def tell(what: str, child: Child) -> None:
+            code = child.poll()
+            if code is not None:
+                log.warning("%s ended (%s)", what, f"signal {-code}" if code < 0 else f"exit {code}")
+
+        self._context.adopted = lambda what, child: loop.call_soon_threadsafe(watch, what, child)
+        try:
             for what, child in list(self._context.children.items()):
-                code = child.poll()
-                if code is not None and what not in told:
-                    told.add(what)
-                    log.warning("%s ended (%s)", what, f"signal {-code}" if code < 0 else f"exit {code}")
-            await asyncio.sleep(_WATCH)
+                watch(what, child)
+            await loop.create_future()
+        finally:
+            self._context.adopted = None
+            for descriptor in watched:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
 
     async def close(self) -> None:
         """Finish captures."""

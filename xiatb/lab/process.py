@@ -17,7 +17,8 @@ from pathlib import Path
 MARK = "XIATB_LAB_ID"
 """Environment variable that marks every process started for a lab; its value is the lab's random id."""
 
-_POLL = 0.01
+_AT_ONCE = 400
+"""Fewer than the descriptors that a process may have open by default."""
 
 
 @dataclass(frozen=True, order=True)
@@ -81,13 +82,12 @@ def stop_all(processes: Iterable[ProcessId], *, grace: float = 3.0) -> list[Proc
 def wait_gone(processes: Iterable[ProcessId], timeout: float) -> list[ProcessId]:
     """Wait until all are gone; gives those that are not after `timeout` seconds. Own children are reaped."""
     deadline = time.monotonic() + timeout
-    living = list(processes)
-    while True:
-        _reap(living)
-        living = [one for one in living if one.alive()]
-        if not living or time.monotonic() >= deadline:
-            return living
-        _wait_any(living, min(0.2, deadline - time.monotonic()))
+    waiting = list(processes)
+    living: list[ProcessId] = []
+    while waiting:
+        living += _wait_some(waiting[:_AT_ONCE], deadline)
+        del waiting[:_AT_ONCE]
+    return living
 
 
 def marked(lab_id: str) -> list[ProcessId]:
@@ -140,19 +140,30 @@ def _reap(processes: Iterable[ProcessId]) -> None:
             continue
 
 
-def _wait_any(processes: list[ProcessId], timeout: float) -> None:
-    """Block until one of the first few ends or the time is over, without polling faster than needed."""
+def _wait_some(processes: list[ProcessId], deadline: float) -> list[ProcessId]:
+    """`wait_gone` for as many as we may have descriptors of: each is looked at once, then told of by its
+    pidfd."""
     poller = select.poll()
-    descriptors: list[int] = []
+    watched: dict[int, ProcessId] = {}
     try:
-        for one in processes[:64]:
+        for one in processes:
             try:
                 descriptor = os.pidfd_open(one.pid)
-            except OSError:
-                return
-            descriptors.append(descriptor)
-            poller.register(descriptor, select.POLLIN)
-        poller.poll(max(_POLL, timeout) * 1000)
+            except ProcessLookupError:
+                continue
+            watched[descriptor] = one
+            if one.alive():
+                poller.register(descriptor, select.POLLIN)
+            else:
+                os.close(descriptor)
+                del watched[descriptor]
+        while watched and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(left * 1000):
+                poller.unregister(descriptor)
+                os.close(descriptor)
+                del watched[descriptor]
     finally:
-        for descriptor in descriptors:
+        for descriptor in watched:
             os.close(descriptor)
+    _reap(processes)
+    return list(watched.values())

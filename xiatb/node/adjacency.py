@@ -21,6 +21,8 @@ from xiatb.node.lsa import Lsa
 from xiatb.node.membership import Membership, MembershipCache
 
 HELLO_GAP = 0.01  # no two HELLOs of one port are closer than this
+QUIET = 10  # so many times as rare are HELLOs where hosts are and no router, but
+MAX_HELLO = 60.0  # seconds is the longest interval
 LONELY_HELLO = 1.0  # the longest interval while a neighbour at the port does not hear us yet
 EARLY = 0.25  # what is due within this share of the interval is done when anything is: one wake-up for all
 
@@ -115,6 +117,8 @@ class Adjacencies:
         self._clock_ns, self._digests, self._changed = clock_ns, digests, changed
         self._ports: dict[int, _Port] = {}
         self._seq = 0
+        self.hosts: set[int] = set()
+        """Ports at which hosts are attached."""
         self.effects: list[Effect] = []
 
     def add_port(self, port: RoutingPort) -> None:
@@ -246,10 +250,15 @@ class Adjacencies:
         )
         self.stats["hellos"] += 1
         port.hello_last = now
-        complete = all(neighbour.up for neighbour in port.neighbours.values())
-        interval = self._hello if complete else min(self._hello, LONELY_HELLO)
-        port.hello_at = now + interval * self._rng.uniform(0.95, 1.05)
+        port.hello_at = now + self._interval(port) * self._rng.uniform(0.95, 1.05)
         self.effects.append(SendRouting(port.index, hello))
+
+    def _interval(self, port: _Port) -> float:
+        if not port.neighbours and port.index in self.hosts:
+            return max(self._hello, min(MAX_HELLO, self._hello * QUIET))  # a router that comes speaks first
+        if all(neighbour.up for neighbour in port.neighbours.values()):
+            return self._hello
+        return min(self._hello, LONELY_HELLO)
 
     def tick(self, now: float) -> None:
         """Say the HELLOs that are due or nearly so, and drop the neighbours that are silent."""

@@ -132,6 +132,7 @@ class LinkState:
         """The host `hid` joined at `port`; `record` is its JOIN. Its route is set before this returns."""
         entry = host_entry(port, hid.id)
         self._local[hid.id] = Local(port, parse_record(record).seq)
+        self._hosts_changed()
         if self._routes.get(hid.key) != entry:
             self._routes[hid.key] = entry
             self._effects.append(SetRoute(hid.key, entry))
@@ -142,9 +143,13 @@ class LinkState:
         """The host `hid` is no longer attached here; its route goes or follows it at once."""
         if self._local.pop(hid.id, None) is None:
             return
+        self._hosts_changed()
         self._own.detach(hid.id, now)
         self._compute(now)
         self._finish(now)
+
+    def _hosts_changed(self) -> None:
+        self._adjacencies.hosts = {local.port for local in self._local.values()}
 
     def close(self, now: float) -> None:
         """The router shuts down: neighbours are told."""
@@ -287,6 +292,7 @@ class LinkState:
         host, router = XID(XidType.HID, lsa.object), XID(XidType.HID, lsa.origin)
         if here is not None and here.seq < join.seq:
             del self._local[lsa.object]
+            self._hosts_changed()
             self._own.detach(lsa.object, now)
             self._spf_at = now
         self._effects.append(HostMoved(host, join.seq, router))
