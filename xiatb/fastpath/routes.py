@@ -88,8 +88,8 @@ COUNTERS_LEN = 8 * (5 + len(Reason))
 
 
 class Counters(NamedTuple):
-    """Totals of one port. rx: came in there and were sent on (octets as they came, with Ethernet padding); tx:
-    left there; dropped_bytes: octets of those dropped; reasons: came in, were not sent on."""
+    """Totals of one port. rx: came in there and were sent on (octets as they came, with padding); tx: left
+    there; dropped_bytes: octets of those dropped; reasons: came in, were not sent on."""
 
     rx_packets: int
     rx_bytes: int

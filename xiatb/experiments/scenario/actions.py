@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -57,12 +60,12 @@ class Actions:
             programs, self._programs = self._programs, []
             captures, self._captures = self._captures, {}
         for program in programs:
-            program.terminate()
+            _signal(program, signal.SIGTERM)
         for program in programs:
             try:
                 program.wait(_KILL_S)
             except subprocess.TimeoutExpired:
-                program.kill()
+                _signal(program, signal.SIGKILL)
                 program.wait()
         for number in captures.values():
             self._ask("capture_stop", _CAPTURE_S, capture=number)
@@ -130,7 +133,7 @@ class Actions:
         try:
             code = child.wait(limit)
         except subprocess.TimeoutExpired as error:
-            child.kill()
+            _signal(child, signal.SIGKILL)
             child.wait()
             what = f"{program.command[0]} on {program.on}"
             raise DeadlineError(f"{what}: not done after {limit:g} s") from error
@@ -191,6 +194,13 @@ class Actions:
         tell(START)
         wait_for(self._plan, asker(self._paths), wait.condition, timeout=wait.timeout / 1e9, pause=pause)
         return {}
+
+
+def _signal(program: subprocess.Popen[bytes], number: int) -> None:
+    """To a program and all that it started; nothing when it has been waited for."""
+    if program.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, number)
 
 
 def _shown(link: Json) -> Json:

@@ -7,6 +7,7 @@ it), copies of scenario and topology, captures and programs' output under their 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -76,15 +77,17 @@ class Run:
         """Do all steps and write the record. A step that fails ends the run; a check that fails does not."""
         outcome = Outcome(self._plan.lab, self._plan.seed)
         self._begin = time.monotonic_ns()
-        with open(self._directory.path / "events.jsonl", "w", buffering=1) as self._record:
-            try:
-                self._all_steps()
-            finally:
-                self._give_up(None)
-                self._actions.finish()
-                outcome.error = self._error
-                self._judge(outcome)
-                self._write(outcome, runner)
+        self._record = open(self._directory.path / "events.jsonl", "w", buffering=1)  # noqa: SIM115  closed below
+        try:
+            self._all_steps()
+        finally:
+            self._give_up(None)
+            self._actions.finish()
+            with self._changed:  # a step that does not end may still want to write
+                self._record.close()
+            outcome.error = self._error
+            self._judge(outcome)
+            self._write(outcome, runner)
         return outcome
 
     # Steps
@@ -200,7 +203,8 @@ class Run:
     def _write(self, outcome: Outcome, runner: Runner) -> None:
         scenario, directory = self._scenario, self._directory
         directory.write_json("result.json", outcome.to_json())
-        with LabClient(self._plan.lab) as client:
+        status: Json | None = None
+        with contextlib.suppress(XiatbError), LabClient(self._plan.lab) as client:
             status = client.request("status")
         directory.write_json(
             "manifest.json",
