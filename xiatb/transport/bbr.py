@@ -9,6 +9,7 @@ any loss: a link that loses 1 % at random is then still filled.
 
 from __future__ import annotations
 
+import math
 import random
 from enum import IntEnum
 
@@ -20,8 +21,9 @@ _INITIAL_BYTES = 96 * 1024
 _MARGIN = 0.99
 """Pacing stays below the estimate, so that a queue drains in the end."""
 _LOSS = 0.02
-_CHANCE = 2
-"""Segments beyond that share which chance may add on a link that loses at random."""
+_CHANCE = 3.0
+"""Standard deviations beyond that share which chance may add on a link that loses at random: what is judged
+are many short stretches, of which some are always unlucky, while a queue that overflows loses far more."""
 _BETA = 0.7
 _HEADROOM = 0.85
 """Part of the highest safe amount in flight that is used while cruising: room for others to grow."""
@@ -39,6 +41,8 @@ _UP_EXTRA = 32
 """Segments by which a probe goes beyond a quarter more: alike for all, so that small shares grow faster."""
 _PROBE_ROUNDS = 24
 """Probe at least as often as this; fewer than the draft's 63, as shares even out from probe to probe."""
+_AGGREGATION_ROUNDS = 5
+"""The greatest aggregation of acknowledgements counts for this many rounds to twice as many."""
 _BURSTS = 0.003
 """Seconds of sending that may be in flight on top: departures come in bursts of 1 ms, answers too."""
 
@@ -98,6 +102,7 @@ class BBR:
         self._round = 0
         self._round_end = -1
         self._round_lost = self._round_delivered = 0
+        self._ahead = self._ahead_at = self._aggregated = self._aggregated_before = 0.0
         self._round_bw = 0.0
         self._full = False
         self._full_bw = 0.0
@@ -135,6 +140,7 @@ class BBR:
         """Renew the model and act on it."""
         new_round = sample.prior >= self._round_end
         self._take_rate(sample)
+        self._take_aggregation(sample, new_round)
         if new_round:
             self._round += 1
             self._round_end = sample.total
@@ -151,11 +157,23 @@ class BBR:
         if rate > self._bw_now and (not sample.app_limited or rate > self._bw_before):
             self._bw_now = rate
 
+    def _take_aggregation(self, sample: Sample, new_round: bool) -> None:
+        """How far deliveries run ahead of the bandwidth (the draft's 5.5.9): an end that is not scheduled for
+        some milliseconds acknowledges all that came meanwhile at once, and the window must cover that."""
+        self._ahead += sample.newly - self.bw * (sample.now - self._ahead_at)
+        self._ahead_at = sample.now
+        if self._ahead < sample.newly:
+            self._ahead = float(sample.newly)
+        if new_round and self._round % _AGGREGATION_ROUNDS == 0:
+            self._aggregated_before, self._aggregated = self._aggregated, 0.0
+        if self._ahead > self._aggregated:
+            self._aggregated = min(self._ahead, float(self.cwnd))
+
     def _end_round(self, sample: Sample) -> None:
         """Once a round trip: is the pipe full, and did the round lose more than it may?"""
         lost = sample.lost_total - self._round_lost
         delivered = sample.total - self._round_delivered
-        lossy = lost > _LOSS * (delivered + lost) + _CHANCE * self.mss
+        lossy = lost > self._tolerable(delivered + lost)
         if self.mode is Mode.STARTUP:
             self._look_for_full_pipe(sample)
             if lossy and lost >= _STARTUP_LOSSES * self.mss:
@@ -185,7 +203,7 @@ class BBR:
         """Too many losses of what was in flight: that was too much.  Else it is safe to have that much."""
         if not self._full or sample.prior < 0:
             return
-        if sample.lost > _LOSS * sample.sent_in_flight + _CHANCE * self.mss:
+        if sample.lost > self._tolerable(sample.sent_in_flight):
             if not self._probe_heard and not sample.app_limited:
                 self._probe_heard = True
                 self.inflight_hi = max(sample.sent_in_flight, int(self._bdp() * _BETA), self._least())
@@ -296,6 +314,11 @@ class BBR:
     def _least(self) -> int:
         return _MIN_WINDOW * self.mss
 
+    def _tolerable(self, sent: int) -> float:
+        """Bytes out of `sent` that may get lost without being too many."""
+        expected = _LOSS * sent
+        return expected + _CHANCE * math.sqrt(expected * self.mss)
+
     def _bursts(self) -> float:
         return self.bw * _BURSTS + 2 * self.mss
 
@@ -308,7 +331,8 @@ class BBR:
         rate = gain * bw * _MARGIN
         if rate and (self._full or rate > self.rate):
             self.rate = rate
-        target = int(self._bdp() * _WINDOW[mode] + self._bursts())
+        play = max(self._bursts(), self._aggregated, self._aggregated_before)
+        target = int(self._bdp() * _WINDOW[mode] + play)
         cwnd = self.cwnd + sample.newly
         if cwnd > target:
             cwnd = target if self._full else max(target, self.cwnd)

@@ -1,6 +1,13 @@
-"""HyStart++ (RFC 9406): leaves the first slow start when round trips grow, before the queue overflows."""
+"""HyStart++ (RFC 9406): leaves the first slow start when round trips grow, before the queue overflows.
+
+One deviation: the RFC looks at the least round trip of a whole round.  A paced sender fills the queue
+within its rounds and begins each with an empty one, so that the round in which the window outgrows the path
+looks harmless to its end; here the least of the last eight samples counts.
+"""
 
 from __future__ import annotations
+
+from collections import deque
 
 _INFINITY = float("inf")
 _MIN_THRESH = 0.004
@@ -20,7 +27,7 @@ class HyStart:
         self._last = _INFINITY
         self._current = _INFINITY
         self._baseline = 0.0
-        self._samples = 0
+        self._samples: deque[float] = deque(maxlen=_SAMPLES)
         self._css_rounds = -1
 
     def on_ack(self, rtt: float, una: int, next_position: int) -> int:
@@ -33,20 +40,22 @@ class HyStart:
             self._round_end = next_position
             self._last = self._current
             self._current = _INFINITY
-            self._samples = 0
+            self._samples.clear()
             if self._css_rounds >= 0:
                 self._css_rounds += 1
                 if self._css_rounds >= _CSS_ROUNDS:
                     return 0
         if rtt < self._current:
             self._current = rtt
-        self._samples += 1
-        if self._samples >= _SAMPLES and self._last < _INFINITY:
+        samples = self._samples
+        samples.append(rtt)
+        if len(samples) == _SAMPLES and self._last < _INFINITY:
+            newest = min(samples)
             if self._css_rounds < 0:
                 thresh = min(max(_MIN_THRESH, self._last / 8), _MAX_THRESH)
-                if self._current >= self._last + thresh:
-                    self._baseline = self._current
+                if newest >= self._last + thresh:
+                    self._baseline = newest
                     self._css_rounds = 0
-            elif self._current < self._baseline:
+            elif newest < self._baseline:
                 self._css_rounds = -1
         return 1 if self._css_rounds < 0 else _CSS_DIVISOR
