@@ -151,6 +151,7 @@ class Connection:
         self._ts_recent = 0
         self._peer_segment = 536
         self._unacked_in = 0
+        self._acked_at = -INFINITY
         self._ack_now = False
         self._dsack: tuple[int, int] | None = None
         self._peer_fin = -1

@@ -20,6 +20,9 @@ from xiatb.wire.xstream import ACK, FIN, RST, SYN
 _unpack_stamped = struct.Struct(">BBHIIIBBHII").unpack_from
 _RECEIVING = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
 _CHALLENGE_GAP = 0.005
+_ACK_GAP = 0.00025
+"""Seconds between two acknowledgements of data in order: at a gigabit, one for twenty packets of 1500 bytes
+instead of one for two; below 90 Mbit/s nothing changes."""
 _STAMP_SLACK = 5_000_000
 """Microseconds by which a reordered segment's timestamp may lie behind before it counts as an old
 duplicate (RFC 7323 5): with such fine stamps the plain comparison would drop reordered segments."""
@@ -259,7 +262,10 @@ class InputSide(OpeningSide):
                     self._peer_segment = full
                 self._unacked_in += size
                 if self._unacked_in >= self.config.ack_every * self._peer_segment:
-                    self._ack_now = True
+                    if now - self._acked_at >= _ACK_GAP:
+                        self._ack_now = True
+                    else:
+                        self._ack_at = self._acked_at + _ACK_GAP
                 elif self._ack_at == INFINITY:
                     self._ack_at = now + self.config.delayed_ack
         elif not self._take_displaced(position, data):

@@ -53,6 +53,7 @@ class OutputSide(Connection):
         self._ack_now = False
         self._unacked_in = 0
         self._ack_at = INFINITY
+        self._acked_at = now
         ack = self._received.next
         if self._fin_seen:
             ack += 1
