@@ -12,6 +12,7 @@ from tests.click.support import Node, ad, datagram, frame, hid, mac, sid
 from xiatb.click.compose import PortSpec, compose
 from xiatb.click.context import ManualContext, ManualDevice
 from xiatb.click.graph import Router
+from xiatb.click.packet import Packet
 from xiatb.wire import xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.walk import DISCARD, FALLBACK, SELF, Entry
@@ -226,6 +227,12 @@ def test_flows_are_bounded() -> None:
         world.devices[1].deliver(*[frame(datagram(DAG.host(ad(2), far)))] * 3)
         assert len(fast.flows) <= 10 and len(fast.seen) <= 10
     assert world.hits() == 200 and len(fast.tallies) == 1
+    assert world.router.read("lc2/device.count") == world.router.read("lc1/check.count") == "600"
+    huge = bytearray(frame(datagram(DAG.host(ad(2), hid(9)), bytes(8000))))
+    huge[19], huge[16:18] = 200, (len(huge) - 22 - 28 * (200 + huge[20])).to_bytes(2, "big")
+    before = len(fast.seen)
+    world.devices[1].deliver(bytes(huge))
+    assert len(fast.seen) == before and world.router.read("lc1/check.drops") == "1"
 
 
 def test_two_sources_have_one_shortcut() -> None:
@@ -253,3 +260,30 @@ def test_a_burst_is_sent_at_its_end_port_by_port() -> None:
     node.eth0.deliver(*[TRANSIT] * 7)
     node.eth0.deliver(TRANSIT)
     assert bursts == [7] and len(node.at(node.eth1)) == 8
+
+
+def test_nothing_overtakes_what_waits() -> None:
+    world = known()
+    world.devices[1].deliver(*[TRANSIT] * 3)
+    world.sent()
+    queue = world.element("lc2/queue")
+    queue.packets.append(Packet(bytearray(b"first" * 10)))
+    world.devices[1].deliver(TRANSIT)
+    assert world.hits() == 1 and len(queue.packets) == 2  # whoever empties the queue was told before
+    world.element("lc2/device")._drain()
+    assert [data[:5] == b"first" for data in world.devices[2].sent] == [True, False]
+    world.devices[1].deliver(TRANSIT)
+    assert world.hits() == 2
+
+
+def test_a_port_that_refuses_is_counted_frame_by_frame() -> None:
+    world = known()
+    world.devices[1].deliver(*[TRANSIT] * 3)
+    took = iter([True, False, True, True])
+    send = world.devices[2].send
+    world.devices[2].send = lambda data: next(took) and send(data)  # type: ignore[method-assign]
+    world.devices[1].deliver(*[TRANSIT] * 4)
+    read = world.router.read
+    assert (read("lc2/device.count"), read("lc2/device.drops")) == ("6", "1")
+    assert read("lc2/device.bytes") == str(6 * len(TRANSIT))
+    assert read("lc1/in.count") == read("lc1/check.count") == "7"

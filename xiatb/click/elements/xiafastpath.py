@@ -16,6 +16,8 @@ from xiatb.click.packet import ETHER_LEN, Packet
 _XIP = b"\xc0\xde\x01"
 """Ethertype and XIP version: octets 12 to 14 of a frame."""
 _HEAD = ETHER_LEN + 8
+MAX_NODES = 20
+"""Destination nodes of the packets that CheckXIAHeader lets through."""
 _DNODE = ETHER_LEN + 5
 """Where `dnode`, `snode`, `last` and the destination nodes begin: the octets that tell a flow."""
 
@@ -130,19 +132,21 @@ class XIAFastPath(Element):
     def _learn(self, key: bytes, data: bytearray) -> None:
         """See where a packet of the flow goes."""
         assert self.source is not None
-        if len(self.flows) >= self.capacity:
+        if max(len(self.flows), len(self.tallies)) >= self.capacity:
             self.forget()
+            self.settle()
+            self.tallies.clear()
         self.seen.discard(key)
         trace = follow(self.source, Packet(data.copy()))
+        head = _HEAD + 28 * (key[0] + key[1])
+        if trace.send is None:
+            self.aside[trace.why] += 1
+            self.flows[key] = Flow(head, 0, 0, b"", None, trace.blocked, Tally(()), self.slow)
+            return
         way = tuple(trace.way)
         tally = self.tallies.get(way)
         if tally is None:
             tally = self.tallies[way] = Tally(way)
-        head = _HEAD + 28 * (key[0] + key[1])
-        if trace.send is None:
-            self.aside[trace.why] += 1
-            self.flows[key] = Flow(head, 0, 0, b"", None, trace.blocked, tally, self.slow)
-            return
         after = trace.packet.data
         nodes = bytes(after[_DNODE : _DNODE + len(key)])
         self.flows[key] = Flow(
@@ -192,4 +196,6 @@ class XIAFastPath(Element):
 def _whole(data: bytearray) -> bool:
     """Whether the frame is as long as its header says; another one tells nothing about its flow."""
     size = len(data)
-    return size > _HEAD and size == _HEAD + 28 * (data[19] + data[20]) + (data[16] << 8) + data[17]
+    if size < _HEAD or data[_DNODE] > MAX_NODES:
+        return False
+    return size == _HEAD + 28 * (data[19] + data[20]) + (data[16] << 8) + data[17]

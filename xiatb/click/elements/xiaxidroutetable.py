@@ -22,7 +22,7 @@ _PORTS = {
     "UNREACHABLE": UNREACHABLE, "FALLBACK": FALLBACK,
 }  # fmt: skip
 MAX_GENERATED = 5_000_000
-SLICE = 4096
+SLICE = 1024
 """Routes generated at once, in milliseconds; packets and timers get their turn in between."""
 RouteWatcher = Callable[[bytes | int, Entry | None], None]
 """Told of every change of a table: a 24-byte key or, for the default, the type; None: that route is gone."""
