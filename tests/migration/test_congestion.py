@@ -14,7 +14,6 @@ from xiatb.migration import carrier as carriers
 from xiatb.migration import controlsocket
 from xiatb.migration.carrier import XiaCarrier
 from xiatb.migration.config import Peer
-from xiatb.node.control_protocol import ControlError
 
 
 def test_a_word_for_one_channel_goes_before_one_for_all() -> None:
@@ -35,7 +34,7 @@ def test_the_daemon_refuses_what_is_no_control_of_a_channel(wanted: dict[str, An
     service = SimpleNamespace(migrate=asked.append)
     socket = controlsocket.DaemonSocket(None, service)  # type: ignore[arg-type]
     request = {"op": "migrate", "guest": "g", "to": "hv2", "congestion": wanted}
-    with pytest.raises(ControlError, match="congestion"):
+    with pytest.raises(UsageError, match="congestion"):
         asyncio.run(socket._serve(request, None))
     assert not asked
 

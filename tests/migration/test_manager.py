@@ -31,6 +31,7 @@ def plan() -> Any:
     guest = SimpleNamespace(name="vm1", hid=HID)
     return SimpleNamespace(
         lab="t",
+        migration_policy="",
         nodes=nodes,
         guests=(guest,),
         kind=lambda *kinds: [one for one in nodes if one.kind in kinds],

@@ -49,11 +49,19 @@ _PHASES = {
     "--congestion", "controls", multiple=True, metavar="[CHANNEL=]CONTROL",
     help="Congestion control (cubic, reno, bbr) of all channels or of rpc, ram or nbd. Repeatable.",
 )  # fmt: skip
+@click.option(
+    "--bandwidth", type=click.IntRange(0, 1 << 20), default=0, metavar="MIB/S",
+    help="Cap of memory and disk transfer in MiB/s; 0 (the default) for none.",
+)  # fmt: skip
+@click.option(
+    "--no-encrypt", is_flag=True, help="Bulk channels in the clear, to compare or to look at in Wireshark."
+)
 @lab_option
 @output_option
 def command(
-    guest: str, host: str, storage: bool, controls: tuple[str, ...], lab: str | None, output: str
-) -> None:
+    guest: str, host: str, storage: bool, controls: tuple[str, ...], bandwidth: int, no_encrypt: bool,
+    lab: str | None, output: str,
+) -> None:  # fmt: skip
     """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
 
     Memory and CPU state always move; with --with-storage the disk moves too. Ctrl-C cancels: the guest then
@@ -62,12 +70,14 @@ def command(
 
     Example: xiatb migrate vm1 --to hv2 --with-storage --congestion bbr
     """
-    congestion = channel_controls(controls)
+    options: dict[str, Any] = {
+        "congestion": channel_controls(controls), "bandwidth": bandwidth, "encrypt": not no_encrypt,
+    }  # fmt: skip
     require_root()
     name = choose_lab(lab).lab
     client = LabClient(name)
     with client, _Cancel(name, guest) as cancel:
-        events = client.stream("migrate", guest=guest, to=host, storage=storage, congestion=congestion)
+        events = client.stream("migrate", guest=guest, to=host, storage=storage, params=options)
         try:
             result = follow(events, quiet=output == "json")
         except ControlError as error:
@@ -94,7 +104,7 @@ def channel_controls(words: tuple[str, ...]) -> dict[str, str]:
 
 
 def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:
-    if error.code == "EUSAGE":
+    if error.code in ("EUSAGE", "UsageError"):
         return UsageError(error.message)
     if cancelled and error.code == "cancelled":
         return InterruptedByUserError("migration cancelled; the guest runs on where it was")

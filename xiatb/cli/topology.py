@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from xiatb.lab.load import find, load
 from xiatb.lab.plan import Plan
 from xiatb.lab.planner import make_plan
 from xiatb.lab.topology import DataPlane, check_name
+from xiatb.migration import policyfile
 
 
 def file_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,8 +51,16 @@ def data_plane_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def read_plan(file: Path | None, lab: str | None, seed: int | None, data_plane: str | None = None) -> Plan:
-    """Read, check and plan. Raises InvalidFileError with all problems of the file."""
+def read_plan(
+    file: Path | None, lab: str | None, seed: int | None, data_plane: str | None = None,
+    policy: Path | None = None,
+) -> Plan:  # fmt: skip
+    """Read, check and plan; `policy` instead of the migration policy that the file names. Raises
+    InvalidFileError with all problems of the topology, then of the policy."""
     if lab is not None and (reason := check_name(lab)):
         raise UsageError(f"--name: {reason}")
-    return make_plan(load(file or find(Path.cwd())), lab=lab, seed=seed, data_plane=data_plane)
+    plan = make_plan(load(file or find(Path.cwd())), lab=lab, seed=seed, data_plane=data_plane)
+    if policy is not None:
+        plan = dataclasses.replace(plan, migration_policy=str(policy.resolve()))
+    policyfile.of_plan(plan)
+    return plan

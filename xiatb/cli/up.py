@@ -18,6 +18,10 @@ from xiatb.lab.paths import LabPaths
 @click.command()
 @topology_options
 @data_plane_option
+@click.option(
+    "--policy", type=click.Path(path_type=Path), metavar="FILE",
+    help="Which hosts may send and receive which guests, instead of the file that the topology names.",
+)  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
 @output_option
 def command(
@@ -25,6 +29,7 @@ def command(
     lab: str | None,
     seed: int | None,
     data_plane: str | None,
+    policy: Path | None,
     quiet: bool,
     output: str,
     **_: Any,
@@ -36,7 +41,7 @@ def command(
     Example: xiatb up topologies/minimal.yaml
     """
     begin = time.monotonic()
-    plan = read_plan(file, lab, seed, data_plane)
+    plan = read_plan(file, lab, seed, data_plane, policy)
     start_lab(plan, quiet=quiet or output == "json")
     status = current_status(LabPaths(plan.lab))
     if output == "json":

@@ -147,11 +147,11 @@ class Migrator(NodeService, Protocol):
         to: str,
         storage: bool,
         emit: Callable[[dict[str, Any]], None],
-        congestion: dict[str, str] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Move a guest; emit an event dict per phase or progress report; the result with its timings.
 
-        `congestion`: channel kind (rpc, ram, nbd) -> congestion control of its stream."""
+        `options`: plain data that the migrator knows (migration.options)."""
 
     def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
         """Stop a migration under way."""

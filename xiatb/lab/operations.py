@@ -192,11 +192,13 @@ class LabOperations:
         return await self._thread(lambda: manager.agent(self._context, guest, wanted, timeout))
 
     async def op_migrate(self, session: Session, request: Json) -> Json:
-        """{guest, to, storage?, congestion?}: the migration's events as they come, then its result."""
+        """{guest, to, storage?, and the migrator's options}: the migration's events as they come, then its
+        result."""
         guest, to = field(request, "guest", str), field(request, "to", str)
         storage, migrator = field(request, "storage", bool, False), self._migrator()
-        emit, controls = self._emitter(session, request), field(request, "congestion", dict, {})
-        return await self._thread(lambda: migrator.migrate(self._context, guest, to, storage, emit, controls))
+        emit = self._emitter(session, request)
+        options = {k: v for k, v in request.items() if k not in ("id", "op", "guest", "to", "storage")}
+        return await self._thread(lambda: migrator.migrate(self._context, guest, to, storage, emit, options))
 
     async def op_migrate_cancel(self, session: Session, request: Json) -> Json:
         """{guest}: stop a migration under way."""

@@ -226,6 +226,8 @@ class Plan:
     guests: tuple[GuestPlan, ...]
     names: dict[str, str]
     """name -> DAG (RE form): NODE.LAB.xia, GUEST.LAB.xia and SERVICE.GUEST.LAB.xia."""
+    migration_policy: str = ""
+    """absolute path of the policy file of the migration daemons, "" for none."""
 
     def node(self, name: str) -> NodePlan:
         """Raises KeyError when there is none of that name."""
@@ -270,6 +272,7 @@ class Plan:
             links=tuple(_link(link) for link in data["links"]),
             guests=tuple(_guest(guest) for guest in data["guests"]),
             names=dict(data["names"]),
+            migration_policy=data.get("migration_policy", ""),
         )
 
 

@@ -76,12 +76,18 @@ class _Planner:
             topology=str(self.path),
             accel=self.file.accel,
             data_plane=self.data_plane or self.file.data_plane,
+            migration_policy=self._migration_policy(),
             ads=tuple(AdPlan(ad, str(self.ring.xid(f"ad-{ad}", XidType.AD))) for ad in ads),
             nodes=nodes,
             links=links,
             guests=guests,
             names=self._names(nodes, guests),
         )
+
+    def _migration_policy(self) -> str:
+        """Absolute path of the file that the topology names, relative to itself; "" when it names none."""
+        name = self.file.migration_policy
+        return str((Path(self.path).parent / name).resolve()) if name else ""
 
     def _assign_ports(self) -> list[list[EndPlan]]:
         """Named ports first; the others get the lowest free number, in file order."""

@@ -155,6 +155,7 @@ class TopologyFile(_Part):
     data_plane: DataPlane = "auto"
     name_server: Name | None = None
     rendezvous: Name | None = None
+    migration_policy: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     defaults: Defaults = Defaults()
     ads: dict[Name, AdFile] = {}
     nodes: Annotated[dict[Name, NodeFile], Field(min_length=1, max_length=250)]

@@ -27,9 +27,11 @@ class Prepare(Action):
 
 @dataclass(frozen=True)
 class StartTransfer(Action):
-    """Source: open the local sockets and start libvirt's migration; answer with `on_transfer_done`."""
+    """Source: open the local sockets and start libvirt's migration; answer with `on_transfer_done`. `tls`:
+    the certificate's hash that the destination must show on the channels."""
 
     channels: tuple[Channel, ...]
+    tls: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class RecoverTransfer(Action):
     """Source: go on with a broken post-copy over fresh channels; answer with `on_transfer_done`."""
 
     channels: tuple[Channel, ...]
+    tls: str = ""
 
 
 @dataclass(frozen=True)

@@ -156,11 +156,15 @@ class SourceChannels:
         return wire
 
 
-async def read_frame(wire: Wire, limit: int = frames.MAX_FRAME) -> tuple[int, bytes]:
-    """Exactly one frame from the wire, not a byte more; raises WireError, ConnectionError or OSError."""
+async def read_frame(wire: Wire, first: bytes = b"", limit: int = frames.MAX_FRAME) -> tuple[int, bytes]:
+    """Exactly one frame from the wire, not a byte more; `first` was read already (at most 6 bytes).
+
+    Raises WireError, ConnectionError or OSError.
+    """
     reader = frames.FrameReader()
+    reader.feed(first)
     wanted = 6
-    taken = 0
+    taken = len(first)
     while True:
         data = await wire.read(min(wanted - taken, limit + 4))
         if not data:

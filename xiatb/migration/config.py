@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import InvalidFileError, XiatbError
+from xiatb.migration.hostpolicy import Policy, from_json
 from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XID
 
@@ -47,6 +48,7 @@ class DaemonConfig:
     listen: str = ""
     memory_reserve: int = 64 << 20
     accel: str = ""
+    policy: Policy = Policy()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `load` is its inverse."""
@@ -68,6 +70,7 @@ class DaemonConfig:
             "listen": self.listen,
             "memory_reserve": self.memory_reserve,
             "accel": self.accel,
+            "policy": self.policy.to_json(),
         }
 
 
@@ -107,4 +110,6 @@ def load(path: Path) -> DaemonConfig:
     if problems:
         raise InvalidFileError(f"{path}: {len(problems)} problem(s)", problems)
     values: dict[str, Any] = {k: (Path(v) if k in _PATHS and v is not None else v) for k, v in data.items()}
+    if "policy" in values:
+        values["policy"] = from_json(values["policy"])
     return DaemonConfig(**{**values, "peers": peers})

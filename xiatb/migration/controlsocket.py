@@ -1,8 +1,8 @@
 """The daemon's UNIX socket nodes/<hv>/migrated.sock: JSON lines, as on a node's control socket.
 
 Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
-"result"|"error"}`. Ops: migrate {guest, to, storage, bandwidth (MiB/s, 0: none),
-congestion {channel kind: control}}, cancel {guest}, status {}, states {guests}.
+"result"|"error"}`. Ops: migrate {guest, to, storage, and the fields of
+options.Options}, cancel {guest}, status {}, states {guests}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
-from xiatb.migration.messages import KINDS
+from xiatb.migration.options import parse
 from xiatb.migration.service import MigrationError, MigrationService
 from xiatb.node.control import listening_socket
 from xiatb.node.control_protocol import (
@@ -26,10 +26,9 @@ from xiatb.node.control_protocol import (
     encode,
     failed,
     field,
-    number,
 )
-from xiatb.transport.config import CONTROLS
 
+_OWN = ("id", "op", "guest", "to", "storage")
 log = logging.getLogger("xiatb.migration")
 
 
@@ -95,8 +94,7 @@ class DaemonSocket:
                 field(request, "to", str),
                 storage=field(request, "storage", bool, False),
                 emit=say,
-                bandwidth=int(number(request, "bandwidth", 0, 0, 1 << 20)),
-                congestion=_controls(field(request, "congestion", dict, {})),
+                options=parse({k: v for k, v in request.items() if k not in _OWN}),
             )
         if op == "cancel":
             return {"cancelled": self._service.cancel(field(request, "guest", str))}
@@ -107,13 +105,3 @@ class DaemonSocket:
             return {"states": await self._service.guest_states(names)}
         raise ControlError("ENOSYS", f"unknown op {op[:40]!r}")
 
-
-def _controls(wanted: Json) -> dict[str, str]:
-    """{channel kind: congestion control}, or ControlError EUSAGE."""
-    for kind, name in wanted.items():
-        if kind not in KINDS or name not in CONTROLS:
-            raise ControlError(
-                "EUSAGE",
-                f"congestion {kind}={name}: channels are {', '.join(KINDS)}; controls {', '.join(CONTROLS)}",
-            )
-    return dict(wanted)

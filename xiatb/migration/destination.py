@@ -70,8 +70,10 @@ class DestinationMachine(Machine):
         else:
             handler(message, now)  # type: ignore[operator]
 
-    def on_prepared(self, channels: tuple[m.Channel, ...], code: str, reason: str, now: float) -> None:
-        """The shell has made room (empty `code`) or says why not."""
+    def on_prepared(
+        self, channels: tuple[m.Channel, ...], code: str, reason: str, now: float, tls: str = ""
+    ) -> None:
+        """The shell has made room (empty `code`) or says why not; `tls` as in Accept."""
         if self.state == "cancelled-early" and code:
             self._aborted(())
         elif self.state == "cancelled-early":
@@ -82,7 +84,7 @@ class DestinationMachine(Machine):
                 self._do(a.Forget())
                 self._finish(False, code, reason)
                 return
-            self._send(m.Accept(job=self.job, channels=channels))
+            self._send(m.Accept(job=self.job, channels=channels, tls=tls))
             self._enter("transfer", now)
 
     def on_resumed(self, t_resume: int, now: float) -> None:
@@ -139,10 +141,10 @@ class DestinationMachine(Machine):
         self._lost = False
         self._tell()
 
-    def on_granted(self, channels: tuple[m.Channel, ...], now: float) -> None:
+    def on_granted(self, channels: tuple[m.Channel, ...], now: float, tls: str = "") -> None:
         """`Regrant` is done."""
         if self.state == "postcopy":
-            self._send_unless_lost(m.Accept(job=self.job, channels=channels))
+            self._send_unless_lost(m.Accept(job=self.job, channels=channels, tls=tls))
 
     def on_pages_complete(self, now: float) -> None:
         """All pages of a post-copy are here: the source is needed no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -65,9 +66,13 @@ class DestinationJob(JobShell):
         """The guest's name, "" before the request."""
         return self.machine.request.guest if self.machine.request is not None else ""
 
-    async def on_channel(self, request: ChannelOpen, wire: Wire) -> None:
-        """A stream that asks to be one of this job's channels; runs until the channel ends."""
+    async def on_channel(self, request: ChannelOpen, wire: Wire, pin: str) -> None:
+        """A stream that asks to be one of this job's channels; runs until the channel ends. `pin` is the hash
+        of the certificate that it has shown, "" when it is not encrypted."""
+        wanted = self.machine.request.tls if self.machine.request is not None else ""
         try:
+            if not hmac.compare_digest(pin, wanted):
+                raise IdentityError("the channel is not encrypted as the request said")
             if self._book is None or self.machine.state not in ("transfer", "switchover", "postcopy"):
                 raise IdentityError("no channel is expected now")
             self._book.redeem(request)
@@ -116,7 +121,7 @@ class DestinationJob(JobShell):
         elif isinstance(action, a.Record):
             self._record(request, action.state)
         elif isinstance(action, a.Regrant):
-            self.machine.on_granted(self._grant(request), time.monotonic())
+            self.machine.on_granted(self._grant(request), time.monotonic(), self._pin(request))
         elif isinstance(action, a.Prepare):
             self.spawn(self._prepare(request))
         elif isinstance(action, a.ExpectGuest):
@@ -194,7 +199,7 @@ class DestinationJob(JobShell):
         if code:
             remove_disks(tuple(self._made))
             self._made.clear()
-        self.machine.on_prepared(channels, code, reason, time.monotonic())
+        self.machine.on_prepared(channels, code, reason, time.monotonic(), self._pin(request))
         self.step()
 
     async def _make_room(self, request: Request) -> tuple[Channel, ...]:
@@ -204,6 +209,7 @@ class DestinationJob(JobShell):
         assert peer is not None  # noqa: S101 - the machine takes a request only after capabilities
         station = self._station
         state = await self._driver.state(request.guest)
+        station.permit(request, self.peer, station.config.host)
         admit(request, peer, self._own, station.facts, state, station.config.disks)
         self._station.busy.add(request.guest)
         self._holds = True
@@ -214,6 +220,9 @@ class DestinationJob(JobShell):
                 await create_disk(disk)
         self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._grant(request)
+
+    def _pin(self, request: Request) -> str:
+        return self._station.tls.pin if request.tls else ""
 
     def _grant(self, request: Request) -> tuple[Channel, ...]:
         """Tokens for all channels of the job, bound to the session at hand; earlier ones are worthless."""

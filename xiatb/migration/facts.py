@@ -108,8 +108,8 @@ def identity_of(guests: Path | None, guest: str) -> GuestIdentity:
 
 
 def request_for(job: str, facts: GuestFacts, identity: GuestIdentity, disks: tuple[Disk, ...],
-                *, storage: bool) -> Request:  # fmt: skip
-    """The REQUEST message for moving this guest."""
+                *, storage: bool, tls: str = "") -> Request:  # fmt: skip
+    """The REQUEST message for moving this guest; `tls` is the source's pin, empty for clear channels."""
     return Request(
         job=job,
         guest=facts.name,
@@ -125,5 +125,6 @@ def request_for(job: str, facts: GuestFacts, identity: GuestIdentity, disks: tup
         disks=disks,
         files=facts.files,
         storage=storage,
+        tls=tls,
         xml_digest=facts.xml_digest,
     )

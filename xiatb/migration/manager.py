@@ -22,6 +22,7 @@ from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import NodePlan, Plan
 from xiatb.lab.process import ProcessId, stop_all
 from xiatb.lab.readiness import ready_pipe
+from xiatb.migration import policyfile
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.node.control_protocol import ControlError
 from xiatb.wire.dag import DAG
@@ -55,6 +56,7 @@ def daemon_config(plan: Plan, paths: LabPaths, node: NodePlan) -> DaemonConfig:
         socket=socket_path(paths, node.name),
         node_control=paths.control(node.name),
         guests=paths.root / "guests",
+        policy=policyfile.of_plan(plan),
         peers={
             other.name: Peer(other.name, XID.parse(other.migration_sid), service_dag(other))
             for other in plan.kind("hypervisor")
@@ -130,11 +132,11 @@ class MigrationManager:
         to: str,
         storage: bool,
         emit: Emit,
-        congestion: dict[str, str] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Move a guest; `emit` gets the daemon's events. Gives the daemon's result dict.
 
-        `congestion`: channel kind (rpc, ram, nbd) -> congestion control; the default where it says nothing.
+        `options` are the fields of options.Options that are not to have their default.
 
         Raises ControlError with code EUSAGE for an unknown guest or host or when the guest is there already,
         else with the migration's reason as code: the guest then runs on where it was.
@@ -150,7 +152,7 @@ class MigrationManager:
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
         try:
-            wanted = {"guest": guest, "to": to, "storage": storage, "congestion": congestion or {}}
+            wanted = {**(options or {}), "guest": guest, "to": to, "storage": storage}
             result = self._run(context, source, wanted, emit)
         except SocketGoneError:
             now, _ = self.where(context, guest)

@@ -102,7 +102,8 @@ class Request(Message):
     """The source asks to move a guest. Memory and sizes in bytes; `hid` may be empty for a guest without
     XIA.
 
-    `streams` memory channels (more than one: multifd); `encrypt`: bulk channels speak TLS.
+    `streams` memory channels (more than one: multifd); `tls` is the SHA-256 of the certificate that the
+    source shows on bulk channels, empty when they are not encrypted.
     """
 
     TYPE: ClassVar[str] = "request"
@@ -122,18 +123,20 @@ class Request(Message):
     storage: bool = _f(f.flag, False)
     mode: str = _f(f.choice(*MODES), "precopy")
     streams: int = _f(f.number(1, 16), 1)
-    encrypt: bool = _f(f.flag, True)
+    tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
     consent: Consent | None = _f(lambda v: None if v is None else _build(Consent, v), None)
     xml_digest: str = _f(f.text(64, "[0-9a-f]*"), "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accept(Message):
-    """Admission: the guest may come; one token for each channel that the source may open."""
+    """Admission: the guest may come; one token for each channel that the source may open. `tls` is the
+    SHA-256 of the destination's certificate there, empty when they are not encrypted."""
 
     TYPE: ClassVar[str] = "accept"
     job: str = _f(f.JOB)
     channels: tuple[Channel, ...] = _f(f.sequence(nested(Channel), 64))
+    tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,10 +29,13 @@ from xiatb.migration.fence import Fence
 from xiatb.migration.handshake import Session
 from xiatb.migration.messages import FATES, Capabilities, Request
 from xiatb.migration.nodeaccess import NodeAccess
+from xiatb.migration.options import Options
 from xiatb.migration.source import SourceMachine
 from xiatb.migration.sourcejob import PeerPath, SourceJob
 from xiatb.migration.station import Station
+from xiatb.migration.tlswire import CLIENT_HELLO
 from xiatb.migration.wirestream import Wire
+from xiatb.wire.xid import XidType
 
 log = logging.getLogger("xiatb.migration")
 MAX_STREAMS = 64
@@ -71,8 +74,9 @@ class MigrationService:
         config = self.config
         journal = j.Journal(config.state_dir / "migrations")
         self._station = Station(
-            config, self._driver, NodeAccess(config.node_control), journal, await self._driver.host()
-        )
+            config, self._driver, NodeAccess(config.node_control), journal, await self._driver.host(),
+            sid=self._key.xid(XidType.SID),
+        )  # fmt: skip
         for entry in journal.left():
             await self._settle(entry)
         await self._carrier.serve(self._on_wire)
@@ -200,18 +204,13 @@ class MigrationService:
         *,
         storage: bool,
         emit: Callable[[dict[str, Any]], None],
-        bandwidth: int = 0,
-        congestion: Mapping[str, str] | None = None,
+        options: Options,
     ) -> dict[str, Any]:
         """Move a guest that runs here to host `to`; gives the result once it runs there.
-
-        `bandwidth` caps memory and disk transfer in MiB/s, 0 for no cap. `congestion` names the congestion
-        control of this side's channels by kind (rpc, ram, nbd); others have the transport's default.
 
         Raises UsageError for a host that makes no sense and MigrationError when the guest was not moved.
         """
         peer = self._peer(to)
-        controls = dict(congestion or {})
         facts = await self._driver.guest(guest)
         if facts is None:
             state = await self._driver.state(guest)
@@ -222,10 +221,11 @@ class MigrationService:
             raise MigrationError("busy", f"guest {guest} is already being moved")
         self._at.busy.add(guest)
         try:
-            request = await self._request(facts, storage)
+            request = await self._request(facts, storage, options)
+            self._permit(request, to)
             link = await self._dial_control(peer)
             job = SourceJob(
-                SourceMachine(request), link, self._path(peer, controls), self._at, emit, bandwidth
+                SourceMachine(request), link, self._path(peer, options.congestion), self._at, emit, options
             )
             self._sources[guest] = job
             outcome = await job.run(await self._at.capabilities(facts.accel))
@@ -233,12 +233,18 @@ class MigrationService:
             self._at.busy.discard(guest)
             self._sources.pop(guest, None)
         result = {**job.result(), "from": self.config.host, "to": to, "note": outcome.reason}
-        result["congestion"] = controls
+        result["congestion"] = dict(options.congestion)
         if not outcome.ok:
             raise MigrationError(
                 outcome.code, outcome.reason, hint=_HINTS.get(outcome.code, ""), result=result
             )
         return result
+
+    def _permit(self, request: Request, to: str) -> None:
+        try:
+            self._at.permit(request, self.config.host, to)
+        except hosting.RefusedError as error:
+            raise MigrationError(error.code, error.message, hint=_HINTS.get(error.code, "")) from None
 
     def _peer(self, to: str) -> Peer:
         if to == self.config.host:
@@ -250,10 +256,13 @@ class MigrationService:
             )
         return self.config.peers[to]
 
-    async def _request(self, facts: GuestFacts, storage: bool) -> Request:
+    async def _request(self, facts: GuestFacts, storage: bool, options: Options) -> Request:
         identity = identity_of(self.config.guests, facts.name)
         disks = tuple([await hosting.inspect_disk(*disk) for disk in facts.disks])
-        return request_for(secrets.token_hex(4), facts, identity, disks, storage=storage and bool(disks))
+        pin = self._at.tls.pin if options.encrypt else ""
+        return request_for(
+            secrets.token_hex(4), facts, identity, disks, storage=storage and bool(disks), tls=pin
+        )
 
     async def _dial_control(self, peer: Peer) -> ControlLink:
         session = Session(self._key, [peer.sid], initiator=True)
@@ -276,9 +285,15 @@ class MigrationService:
         self._streams += 1
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                kind, body = await read_frame(wire)
+                pin, first = "", await wire.read(1)
+                if first == bytes([CLIENT_HELLO]):
+                    secured = await self._at.tls.accept(wire, first)
+                    wire, pin, first = secured, secured.pin, b""
+                kind, body = await read_frame(wire, first)
             if kind == frames.CHANNEL:
-                await self._on_channel(wire, body)
+                await self._on_channel(wire, body, pin)
+            elif pin:
+                raise WireError("a control stream does not speak TLS")
             else:
                 await self._on_control(wire, frames.pack(kind, body))
         except (XiatbError, OSError, TimeoutError) as error:
@@ -287,11 +302,11 @@ class MigrationService:
         finally:
             self._streams -= 1
 
-    async def _on_channel(self, wire: Wire, body: bytes) -> None:
+    async def _on_channel(self, wire: Wire, body: bytes, pin: str) -> None:
         request = tokens.parse_open(body)
         for job in self._incoming:
             if job.job == request.job:
-                await job.on_channel(request, wire)
+                await job.on_channel(request, wire, pin)
                 return
         await refuse(wire, "no such job")
 
@@ -325,6 +340,7 @@ class MigrationService:
 
 
 _HINTS = {
+    "policy": "see the migration policy that the lab was started with",
     "disk-missing": "add --with-storage to move the guest's disk too",
     "no-room": "free memory or disk space on the destination, or choose another host",
     "lost": "look at the daemon's log in nodes/<host>/migrated.log; is the destination reachable?",

@@ -142,11 +142,13 @@ class SourceMachine(SourceCore):
             self._recovering(message, now)
         elif self.state != "admission":
             self._give_up("protocol", "accept out of turn", now)
+        elif bool(message.tls) != bool(self.request.tls):
+            self._give_up("protocol", "the destination does not encrypt channels as was asked", now)
         else:
             self._write("transfer")
             self._enter("transfer", now)
             self._driving = True
-            self._do(a.StartTransfer(message.channels))
+            self._do(a.StartTransfer(message.channels, message.tls))
 
     def _reject(self, message: m.Reject, now: float) -> None:
         if self.state != "admission":

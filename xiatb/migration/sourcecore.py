@@ -236,7 +236,7 @@ class SourceCore(Machine):
         """Fresh channels for a broken post-copy."""
         self._driving = True
         self._enter("postcopy", now)
-        self._do(a.RecoverTransfer(message.channels))
+        self._do(a.RecoverTransfer(message.channels, message.tls))
 
     def _released(self) -> None:
         """Nothing more is needed of the destination."""

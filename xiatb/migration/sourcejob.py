@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from xiatb.errors import XiatbError
@@ -18,6 +19,7 @@ from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.fence import Fence
 from xiatb.migration.hosting import remove_disks
 from xiatb.migration.messages import Channel, Progress
+from xiatb.migration.options import Options
 from xiatb.migration.policy import DowntimeLimit
 from xiatb.migration.progress import ProgressBoard
 from xiatb.migration.qemustream import QemuStream
@@ -25,8 +27,10 @@ from xiatb.migration.rpcgate import FinishGate
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.source import SourceMachine
 from xiatb.migration.station import Station
+from xiatb.migration.wirestream import Wire
 
 POLL_S = 0.1
+DEFAULT = Options()
 _MOVING = ("transfer", "cancelling", "postcopy", "asking")
 Emit = Callable[[dict[str, Any]], None]
 
@@ -55,7 +59,7 @@ class SourceJob(JobShell):
         path: PeerPath,
         station: Station,
         emit: Emit,
-        bandwidth: int = 0,
+        options: Options = DEFAULT,
         fence: Fence | None = None,
     ) -> None:
         request = machine.request
@@ -71,7 +75,7 @@ class SourceJob(JobShell):
         self._node = station.node
         self._runtime = station.config.runtime
         self._emit = emit
-        self._bandwidth = bandwidth
+        self._options = options
         self._channels: SourceChannels | None = None
         self._board = ProgressBoard()
         self._limit = DowntimeLimit()
@@ -115,7 +119,7 @@ class SourceJob(JobShell):
     def perform(self, action: a.Action) -> None:
         """See JobShell."""
         if isinstance(action, a.StartTransfer):
-            self.spawn(self._transfer(action.channels))
+            self.spawn(self._transfer(action.channels, action.tls))
             self.spawn(self._watch())
         elif isinstance(action, a.CancelTransfer):
             self.spawn(self._driver.abort(self.request.guest))
@@ -209,12 +213,12 @@ class SourceJob(JobShell):
             await self._channels.close()
         await self._node.settle()
 
-    async def _transfer(self, granted: tuple[Channel, ...]) -> None:
+    async def _transfer(self, granted: tuple[Channel, ...], pin: str) -> None:
         job, directory = self.request.job, self._runtime
         assert self.link is not None  # noqa: S101 - a transfer begins with the peer's ACCEPT
         gate = FinishGate(self._finish_called, self._finish_answered)
         self._channels = SourceChannels(
-            job, granted, self.link.session.channel_key, self._path.channel,
+            job, granted, self.link.session.channel_key, partial(self._dial, pin),
             {"ram": lambda: self.stream.feed}, {"rpc": gate}, self._channel_open,
         )  # fmt: skip
         self._channels.on_end = self._channel_ended
@@ -227,7 +231,7 @@ class SourceJob(JobShell):
             await self._driver.migrate(
                 self.request.guest,
                 params.destination_uri(directory, job),
-                params.migration_parameters(self.request, directory, self._bandwidth),
+                params.migration_parameters(self.request, directory, self._options.bandwidth),
                 params.migration_flags(self.request),
             )
         except (DriverError, OSError) as error:
@@ -237,6 +241,17 @@ class SourceJob(JobShell):
             ok = not reason
         self.machine.on_transfer_done(ok, reason, time.monotonic())
         self.step()
+
+    async def _dial(self, pin: str, kind: str) -> Wire:
+        """A stream for a channel of this kind, encrypted unless `pin` is empty."""
+        wire = await self._path.channel(kind)
+        if not pin:
+            return wire
+        try:
+            return await self._station.tls.connect(wire, pin)
+        except BaseException:
+            wire.abort()
+            raise
 
     async def _check_gone(self, reason: str) -> str:
         """libvirt can fail after its Confirm (the job is lost, the guest moved): "" if the destination runs
@@ -300,6 +315,7 @@ class SourceJob(JobShell):
             "job": self.request.job,
             "guest": self.request.guest,
             "storage": self.request.storage,
+            "encrypted": bool(self.request.tls),
             "accel": self.request.accel,
             "total_ms": round(total, 3) if total is not None else None,
             "downtime_ms": round(downtime, 3) if downtime is not None else None,

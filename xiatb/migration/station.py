@@ -6,12 +6,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from xiatb.errors import IdentityError
 from xiatb.migration import hosting
 from xiatb.migration.config import DaemonConfig
+from xiatb.migration.consent import ConsentBook
 from xiatb.migration.driver import Driver, HostFacts
+from xiatb.migration.hosting import RefusedError
 from xiatb.migration.journal import Journal
-from xiatb.migration.messages import Capabilities
+from xiatb.migration.messages import Capabilities, Request
 from xiatb.migration.nodeaccess import NodeAccess
+from xiatb.migration.tlswire import TlsIdentity
+from xiatb.wire.xid import XID
 
 
 @dataclass
@@ -24,6 +29,25 @@ class Station:
     journal: Journal
     facts: HostFacts
     busy: set[str] = field(default_factory=set)
+    sid: XID | None = None
+    tls: TlsIdentity = field(default_factory=TlsIdentity)
+
+    def permit(self, request: Request, source: str, destination: str) -> None:
+        """Raise RefusedError unless the policy here lets the guest move; at the destination (which `sid`
+        names) a consent that comes with the request is used up."""
+        host = self.config.host
+        consent = request.consent is not None
+        if request.consent is not None and destination == host and self.sid is not None:
+            book = ConsentBook(self.config.state_dir / "consents.json")
+            try:
+                book.take(request.consent, request.hid, self.sid)
+            except IdentityError as error:
+                raise RefusedError("consent", f"{host}: {error.message}") from None
+        refusal = self.config.policy.refusal(
+            request.guest, source, destination, encrypted=bool(request.tls), consent=consent
+        )
+        if refusal:
+            raise RefusedError("policy", f"{host}: {refusal}")
 
     async def capabilities(self, accel: str = "") -> Capabilities:
         """What this host tells peers about itself; `accel` is that of the guest at hand, at a source."""
