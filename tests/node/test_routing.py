@@ -295,6 +295,19 @@ def test_a_pace_stretches_what_a_router_does_by_itself_but_not_its_answers() -> 
     assert seldom < often / 3
 
 
+@pytest.mark.parametrize(("pace", "lifetimes"), [(1, {300, 60}), (2, {2400, 480}), (4, {3600})])
+def test_advertisements_of_large_labs_live_longer(pace: int, lifetimes: set[int]) -> None:
+    sim = Sim()
+    routers = [
+        Router(sim, f"r{i}", ad, routing_config=RoutingConfig().paced(pace))
+        for i, ad in enumerate(("ad1", "ad1", "ad2"))
+    ]
+    for a, b in zip(routers, routers[1:], strict=False):
+        sim.connect(a, b)
+    sim.run(3, lambda: reach_all(routers))
+    assert {lsa.lifetime for lsa in routers[1].plane.routing.lsdb} == lifetimes
+
+
 def test_hosts_are_spared_the_hellos() -> None:
     sim = Sim()
     router, host = Router(sim, "r1"), Host(sim, "h1")

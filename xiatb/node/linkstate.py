@@ -35,8 +35,8 @@ SPF_HOLD = 0.025
 
 class RoutingConfig(NamedTuple):
     """Times in seconds: HELLO interval and after which silence a neighbour is gone. `pace` stretches what
-    else takes its time: acknowledgements, and how often links are told and paths computed; lifetimes, whose
-    cost grows with the routers and with the links that each advertisement crosses, by its square."""
+    else takes its time: acknowledgements, how often links are told and paths computed; lifetimes, as what
+    refreshing costs grows with routers and with the links that an advertisement crosses, by its cube."""
 
     hello: float = 1.0
     dead: float = 3.5

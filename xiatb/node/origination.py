@@ -27,7 +27,7 @@ from xiatb.node.lsa import (
 
 # Between ADs nobody can see that a router died together with its peer but by ageing: keep it short.
 LIFETIME = {LsaType.LINKS: 300, LsaType.ATTACH: 300, LsaType.ADLINKS: 60}
-MAX_LIFETIME = 3600
+MAX_LIFETIME = 3600  # as MaxAge of OSPF, RFC 2328
 WITHDRAWN_LIFETIME = 60
 SETTLE = 0.002
 HOLD = 0.1
@@ -47,10 +47,10 @@ class Origination:
         *,
         pace: int = 1,
     ) -> None:
-        """`pace` stretches the time between changes of links and, by its square, lifetimes, which MAX_LIFETIME
+        """`pace` stretches the time between changes of links and, by its cube, lifetimes, which MAX_LIFETIME
         seconds bounds."""
         self._hold = HOLD * pace
-        self._lifetime = {kind: min(MAX_LIFETIME, life * pace**2) for kind, life in LIFETIME.items()}
+        self._lifetime = {kind: min(MAX_LIFETIME, life * pace**3) for kind, life in LIFETIME.items()}
         self._key, self._hid, self._credentials = key, hid, credentials
         self._rng, self._clock_ns, self._publish = rng, clock_ns, publish
         self._own: dict[bytes, bytes] = {}  # key -> body; what we want the network to have
