@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.fastpath.test_batch import ETHERNET, PUSHED, joined, plain, segment
 from tests.node.namespaces import Namespaces, ip, needs_root
 from xiatb.fastpath import batch, build, trains
+from xiatb.node import rtnetlink
 
 pytestmark = [needs_root, pytest.mark.netns]
 MTU = 1500
@@ -30,6 +32,14 @@ def way(request: pytest.FixtureRequest, library: batch.HelperBatch) -> batch.Bat
     return library if request.param == "c" else batch.PlainBatch()
 
 
+def until_up(name: str) -> None:
+    """Waits for the carrier: before, the kernel throws frames away and says that it has sent them."""
+    end = time.monotonic() + 10
+    while (link := rtnetlink.get_link(name)) is None or not link.up:
+        assert time.monotonic() < end, f"{name} does not come up"
+        time.sleep(0.001)
+
+
 @pytest.fixture
 def pair(namespaces: Namespaces) -> Iterator[tuple[socket.socket, socket.socket]]:
     """Packet sockets at the two ends of a link between namespaces a and b."""
@@ -44,6 +54,7 @@ def pair(namespaces: Namespaces) -> Iterator[tuple[socket.socket, socket.socket]
             end.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
             end.bind(("eth0", 0xC0DE))
             ends.append(end)
+            until_up("eth0")
     yield ends[0], ends[1]
     for end in ends:
         end.close()
