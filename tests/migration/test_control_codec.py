@@ -62,8 +62,8 @@ def test_frames_survive_any_cutting() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [struct.pack(">IBB", 1, 1, 0), struct.pack(">IBB", 65537, 1, 0), struct.pack(">IBB", 9, 2, 0),
-     struct.pack(">IBB", 9, 1, 3), b"\xff" * 6],
+    [struct.pack(">IBB", 1, 2, 0), struct.pack(">IBB", 65537, 2, 0), struct.pack(">IBB", 9, 1, 0),
+     struct.pack(">IBB", 9, 2, 3), b"\xff" * 6],
 )  # fmt: skip
 def test_bad_heads_are_refused_before_the_body(head: bytes) -> None:
     reader = frames.FrameReader()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from xiatb.errors import WireError
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_FRAME: Final = 65536
 CLEAR: Final = 0
 SEALED: Final = 1
