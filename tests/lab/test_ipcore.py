@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -93,11 +94,13 @@ def test_the_example_comes_up(tmp_path: Path) -> None:
         assert nodes["core1"]["state"] == "ip" and nodes["core1"]["alive"]
         ways = lab.cli("exec", "-l", lab.name, "core1", "--", "ip", "-4", "route")
         assert "198.51.100.0/24 via 10.0.0.2" in ways.stdout
-        listed = lab.cli("names", "-l", lab.name, "-o", "json")
-        known = json.loads(listed.stdout)
-        assert (known["name_server"], known["rendezvous"]) == ("r1", "r1")
-        origin = {row["name"].partition(".")[0]: row["origin"] for row in known["names"]}
-        assert origin["h1"] == "registered" and origin["r1"] == "static"
-        assert {row["hid"] for row in known["hosts"]} == {nodes[name]["hid"] for name in ("h1", "h2")}
+        deadline, origin, hosts = time.monotonic() + 30, {}, set()
+        while origin.get("h2") != "registered" or len(hosts) < 2:
+            assert time.monotonic() < deadline, (origin, hosts)
+            known = json.loads(lab.cli("names", "-l", lab.name, "-o", "json").stdout)
+            assert (known["name_server"], known["rendezvous"]) == ("r1", "r1")
+            origin = {row["name"].partition(".")[0]: row["origin"] for row in known["names"]}
+            hosts = {row["hid"] for row in known["hosts"]}
+        assert origin["r1"] == "static" and hosts == {nodes[name]["hid"] for name in ("h1", "h2")}
         assert f"h2.{lab.name}.xia" in lab.cli("names", "-l", lab.name).stdout
     assert leftovers(lab.name, "none") == []

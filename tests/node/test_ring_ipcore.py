@@ -19,14 +19,16 @@ from xiatb.wire.xid import XID
 
 pytestmark = [needs_root, pytest.mark.netns]
 APPS = "tests.node.apps"
+XAPPS = "tests.node.xapps"
 
 
 def ip_core(lab: MiniLab, data_plane: str = "auto") -> None:
-    """h1 - r1 - core - r2 - h2, the links of the core being IPv4's, MTU 1500 everywhere."""
+    """h3 - r3 - r1 - core - r2 - h2, h1 at r1; the links of the core are IPv4's, MTU 1500 everywhere."""
     lab.node("r1", "router", ad="ad1")
     lab.node("r2", "router", ad="ad2")
     lab.net.add("core")
-    for host, router in (("h1", "r1"), ("h2", "r2")):
+    lab.node("r3", "router", ad="ad1")
+    for host, router in (("h1", "r1"), ("h2", "r2"), ("h3", "r3")):
         lab.node(host, "host")
         lab.link(host, router)
     for number, router in enumerate(("r1", "r2")):
@@ -37,10 +39,12 @@ def ip_core(lab: MiniLab, data_plane: str = "auto") -> None:
         )
     with lab.net.entered("core"):
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    lab.link("r3", "r1")
     for number, router in enumerate(("r1", "r2")):
         lab.start(router, gateway_ip=f"192.0.{number}.1", data_plane=data_plane)
-    lab.start("h1", data_plane=data_plane)
-    lab.start("h2", data_plane=data_plane)
+    lab.start("r3", gateway_ip="192.0.0.1", gateway_hid=str(lab.hid("r1")), data_plane=data_plane)
+    for host in ("h1", "h2", "h3"):
+        lab.start(host, data_plane=data_plane)
 
 
 def address(lab: MiniLab, host: str, number: int) -> DAG:
@@ -62,6 +66,10 @@ def test_ping_and_stream_across(lab: MiniLab, data_plane: str) -> None:
     sent, got = told(source), told(server)
     assert sent["digest"] == got["digest"] and got["size"] == 500_000
     assert sent["stats"]["mss"] == 1500 - ipencap.OVERHEAD - (8 + 8 * 28) - 28
+    h3 = lab.joined("h3")
+    assert h3.ask("locator")["dag"] == str(address(lab, "h3", 0))
+    assert h3.ask("ping", dag=there, count=3, interval=0.01, timeout=2)["received"] == 3, lab.log("r3")
+    assert told(lab.app("h3", XAPPS, "lookup"))["host"][2] == "IP:192.0.0.1"
     ports = {port["name"]: port for port in lab.client("r1").ask("status")["ports"]}
     assert ports["eth1"]["engine"] == "click"
 

@@ -72,6 +72,8 @@ def test_names_follow_a_host(lab: MiniLab) -> None:
     dag = told(server)["dag"]
     assert h1.ask("resolve", name="up.lab.xia")["dag"] == dag
     assert h1.ask("name_of", dag=dag)["name"] == "up.lab.xia"
+    found = told(lab.app("h1", XAPPS, "lookup", dag))
+    assert found["name"] == "up.lab.xia" and found["host"][2] == "IP:0.0.0.0"
     assert h1.error("resolve", name="down.lab.xia") == "ENOENT"
     assert h1.error("name_of", dag=str(lab.locator("h9", "ad1"))) == "ENOENT"
     forged = registration("up.lab.xia", lab.locator("h1", "ad1"), key_of("h1"), 2**63)

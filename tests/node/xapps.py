@@ -96,6 +96,11 @@ def datagram_client(dag: str) -> None:
          too_long=code_of(x.Xsendto, socket, bytes(70000), 0, dag))  # fmt: skip
 
 
+def lookup(dag: str = "") -> None:
+    socket = x.Xsocket(x.XSOCK_DGRAM)
+    tell(host=x.XreadLocalHostAddr(socket), name=x.XgetNamebyDAG(dag) if dag else "")
+
+
 def send_and_exit(name: str) -> None:
     socket = x.Xsocket(x.XSOCK_STREAM)
     x.Xconnect(socket, name)

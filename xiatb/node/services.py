@@ -18,8 +18,6 @@ from xiatb.errors import WireError, XiatbError
 from xiatb.identity import keys
 from xiatb.node.context import write_log
 from xiatb.node.control_protocol import ControlError, Json
-from xiatb.node.nameserver import NameServer
-from xiatb.node.rendezvous import Rendezvous
 from xiatb.node.requests import Requests
 from xiatb.wire import extension, nameservice, rendezvous, xdgram, xip
 from xiatb.wire.dag import DAG
@@ -30,11 +28,13 @@ from xiatb.wire.walk import SELF, Entry
 from xiatb.wire.xid import SID_NS, SID_RENDEZVOUS, SID_RENDEZVOUS_CONTROL, XID, XidType
 
 if TYPE_CHECKING:
+    from xiatb.node.nameserver import NameServer
     from xiatb.node.process import NodeProcess
+    from xiatb.node.rendezvous import Rendezvous
 
 TTL = 3600
 """Seconds that a node's own registrations hold; it repeats them every third of that."""
-RETRY = (2.0, 60.0)
+RETRY = (0.5, 60.0)
 """First and longest pause after a registration that nobody answered, seconds."""
 
 
@@ -68,7 +68,10 @@ class Services:
         return found if found is not None and found.intent == SID_RENDEZVOUS else None
 
     def start(self) -> None:
-        """Runs the services that are this node's. Called once the graph runs."""
+        """Runs the services that are this node's. Called once the graph runs.
+
+        The servers are imported here, as an emulated guest takes long over each module that it does not need.
+        """
         node = self._node
         node.context.serve("service", self._receive)
         own = [
@@ -76,9 +79,13 @@ class Services:
             for found in (self.name_server(), self.rendezvous())
         ]
         if own[0]:
+            from xiatb.node.nameserver import NameServer
+
             self._server = NameServer(node.key, node.names.addresses)
             node.tables.set(SID_NS.key, Entry(SELF))
         if own[1]:
+            from xiatb.node.rendezvous import Rendezvous
+
             self._rendezvous = Rendezvous(node.key)
             node.tables.set(SID_RENDEZVOUS_CONTROL.key, Entry(SELF))
             node.tables.set(SID_RENDEZVOUS.key, Entry(SELF))
@@ -168,9 +175,14 @@ class Services:
             raise ControlError("EINVAL", f"record: {error.message}") from error
         if message.kind is not Kind.REGISTER or not message.nonce:
             raise ControlError("EINVAL", "record: is no signed registration")
+        await self._register(message)
+
+    async def _register(self, message: NameMessage) -> None:
         answer = await self._ask(self._required(), message)
         if answer.kind is Kind.ERROR:
             code, _, text = answer.strings[0].partition(" ")
+            if code == "ESTALE":
+                self._seq = max(self._seq, answer.seq)
             raise ControlError(code if code.isalpha() and code.isupper() else "EPROTO", text)
 
     def _required(self) -> DAG:

@@ -26,7 +26,7 @@ from xiatb.node.blocking_socket import (
 from xiatb.node.socket_errors import from_xiatb, socket_error
 from xiatb.wire.dag import DAG
 from xiatb.wire.dagops import served
-from xiatb.wire.xid import XID, XidType
+from xiatb.wire.xid import XID, XidType, address_of
 
 __all__ = [
     "AF_XIA", "MSG_PEEK", "SO_ACCEPTCONN", "SO_ERROR", "SO_TYPE", "XOPT_BLOCK", "XSOCK_DGRAM",
@@ -199,10 +199,12 @@ def Xgetaddrinfo(name: str | None, sid: str | None = None) -> str:
 
 
 def XreadLocalHostAddr(sockfd: int) -> tuple[str, str, str]:
-    """This host's (AD, HID, 4ID) as text; the 4ID is IP:0.0.0.0, as hosts here have none."""
+    """This host's (AD, HID, 4ID) as text; the 4ID is its gateway's, IP:0.0.0.0 when that has none."""
     _get(sockfd)
     here = _here()
-    return here["ad"], here["hid"], "IP:0.0.0.0"
+    found = [address_of(xid.key) for xid in DAG.parse(here["dag"]).nodes]
+    address = next((one for one in found if one is not None), bytes(4))
+    return here["ad"], here["hid"], "IP:" + ".".join(map(str, address))
 
 
 def _here() -> dict[str, str]:
