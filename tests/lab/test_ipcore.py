@@ -92,6 +92,9 @@ def test_the_example_comes_up(tmp_path: Path) -> None:
         nodes = {node["name"]: node for node in status["nodes"]}
         assert status["status"] == "up"
         assert nodes["core1"]["state"] == "ip" and nodes["core1"]["alive"]
+        for verb in (["inspect", "-l", lab.name, "core1"], ["ping", "-l", lab.name, "h1", "core1"]):
+            refused = lab.cli(*verb)
+            assert refused.returncode == 2 and "knows IP alone" in refused.stderr
         ways = lab.cli("exec", "-l", lab.name, "core1", "--", "ip", "-4", "route")
         assert "198.51.100.0/24 via 10.0.0.2" in ways.stdout
         deadline, origin, hosts = time.monotonic() + 30, {}, set()

@@ -28,6 +28,8 @@ def command(lab: str | None, node: str, output: str) -> None:
     plan = read_plan(paths)
     if check_member(plan, node) == "guest":
         raise UsageError(f"{node} is a guest", hint="xiatb status shows guests")
+    if plan.node(node).kind == "ip_router":
+        raise UsageError(f"{node} knows IP alone", hint=f"xiatb exec {node} -- ip address; ... ip route")
     require_root()
     told: dict[str, Any] = {op: ask_node(paths, node, op) for op in ("status", "routes", "neighbours")}
     told["interfaces"] = netlink.counters(NETNS_ROOT / read_state(paths).nodes[node].netns)

@@ -6,6 +6,7 @@ from typing import Any
 
 from xiatb.errors import UsageError, WireError, XiatbError
 from xiatb.lab.client import ask_node
+from xiatb.lab.ipnetwork import IP_ROUTER
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
 from xiatb.lab.source import did_you_mean
@@ -27,6 +28,8 @@ def address_of(paths: LabPaths, plan: Plan, text: str) -> str:
         except WireError as error:
             raise UsageError(f"not a DAG: {error.message}") from error
     if text in {node.name for node in plan.nodes}:
+        if plan.node(text).kind == IP_ROUTER:
+            raise UsageError(f"{text} knows IP alone: it has no XIA address")
         dag = ask_node(paths, text, "locator").get("dag")
         return str(dag) if dag else plan.node(text).dag
     if text in {guest.name for guest in plan.guests}:
