@@ -50,6 +50,7 @@ EXAMPLES: list[m.Message] = [
     m.Inquire(job=JOB, guest="vm1", uuid=UUID),
     m.Outcome(job=JOB, fate="here", t_resume=6, locator="RE AD:x"),
     m.Recover(job=JOB),
+    m.Pages(job=JOB, digests={"pc.ram": "00112233445566ff"}, cost=9, faults=m.Faults(count=1, max_us=5)),
     m.Resumed(job=JOB, t_resume=6),
     m.Attached(job=JOB, locator="RE AD:x", t_attached=7),
     m.Commit(job=JOB),

@@ -16,7 +16,7 @@ from xiatb.migration import config, hosting
 from xiatb.migration.driver import HostFacts
 from xiatb.migration.facts import facts_of, identity_of, request_for
 from xiatb.migration.journal import DESTINATION, Entry, Journal, remove_files
-from xiatb.migration.policy import FREE_PASSES, MOST_MS, START_MS, DowntimeLimit
+from xiatb.migration.options import Options
 
 XML = """<domain type='qemu'><name>vm1</name><uuid>11111111-2222-3333-4444-555555555555</uuid>
 <memory unit='KiB'>196608</memory><vcpu placement='static'>2</vcpu>
@@ -34,7 +34,7 @@ def test_facts_and_request() -> None:
     assert (facts.name, facts.memory, facts.vcpus, facts.accel) == ("vm1", 192 << 20, 2, "tcg")
     assert facts.disks == (("vda", "/d/vm1.qcow2", "qcow2"),)
     assert (facts.port, facts.machine, facts.files) == ("tap3", "pc-q35-7.2", ("/k", "/i"))
-    request = request_for(JOB, facts, identity_of(None, "vm1"), (), storage=False)
+    request = request_for(JOB, facts, identity_of(None, "vm1"), (), storage=False, options=Options())
     assert (request.hid, request.port, request.memory) == ("", "tap3", 192 << 20)
 
 
@@ -155,14 +155,3 @@ def test_config_there_and_back(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(InvalidFileError):
         config.load(path)
-
-
-def test_downtime_limit_starts_low_and_rises_in_bounds() -> None:
-    limit = DowntimeLimit()
-    assert limit.next(1, 0.0) == START_MS
-    assert [limit.next(n, 10.0) for n in range(1, FREE_PASSES + 1)] == [None] * FREE_PASSES
-    seen = [limit.next(FREE_PASSES + 1, 10.0 + 0.1 * n) for n in range(100)]
-    raised = [value for value in seen if value is not None]
-    assert raised == sorted(raised)
-    assert raised[-1] == MOST_MS
-    assert limit.next(50, 1e6) is None

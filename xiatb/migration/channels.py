@@ -9,7 +9,7 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class RelaySet:
         """Bytes waiting in all relays now."""
         return sum(relay.backlog() for _, relay in self.relays)
 
+    def round_trip(self) -> float:
+        """Smallest round-trip time of the memory channels in seconds, 0.0 when unknown."""
+        known = [relay.round_trip() for kind, relay in self.relays if kind == "ram"]
+        return min((one for one in known if one > 0), default=0.0)
+
     async def end(self, grace: float) -> None:
         """Wait up to `grace` seconds for the relays to end by themselves, then reset them."""
         if self._tasks:
@@ -82,11 +87,12 @@ class SourceChannels:
         granted: tuple[Channel, ...],
         channel_key: bytes,
         dial: Dial,
-        observers: dict[str, Callable[[], Observer]],
+        observers: Mapping[str, Callable[[], tuple[Observer, Observer]]],
         gates: dict[str, Gate],
         on_open: Callable[[str, int], None],
+        relays: RelaySet | None = None,
     ) -> None:
-        self.relays = RelaySet()
+        self.relays = RelaySet() if relays is None else relays
         self.on_end: Callable[[str], None] | None = None
         """Called with the kind of every channel that has ended."""
         self._job = job
@@ -130,9 +136,10 @@ class SourceChannels:
                 local.close()
                 continue
             self._on_open(kind, time.monotonic_ns())
-            observer = self._observers.get(kind)
+            watch = self._observers.get(kind)
+            outward, inward = watch() if watch else (None, None)
             name, gate = f"{kind}/{channel.index}", self._gates.get(kind)
-            task = self.relays.run(kind, Relay(name, local, wire, observer() if observer else None, gate))
+            task = self.relays.run(kind, Relay(name, local, wire, outward, gate, inward))
             if self.on_end is not None:
                 task.add_done_callback(functools.partial(self._ended, kind))
 
@@ -179,8 +186,12 @@ async def read_frame(wire: Wire, first: bytes = b"", limit: int = frames.MAX_FRA
         wanted = reader.missing() + taken
 
 
-async def connect_local(wire: Wire, name: str, path: Path, observer: Observer | None = None) -> Relay:
+async def connect_local(
+    wire: Wire, name: str, path: Path, watch: tuple[Observer, Observer] | None = None
+) -> Relay:
     """The destination's end of a channel: connect to the local socket, answer, give the relay to run.
+
+    `watch`: observers of what comes from the source, and of what goes back.
 
     Raises XiatbError when nothing listens at `path`; the peer has then been told.
     """
@@ -190,7 +201,8 @@ async def connect_local(wire: Wire, name: str, path: Path, observer: Observer | 
         await refuse(wire, f"{name}: nothing listens at {path.name}")
         raise XiatbError(f"{name}: {path}: {error}") from None
     await wire.write(tokens.pack_answer())
-    return Relay(name, local, wire, observer)
+    forward, back = watch or (None, None)
+    return Relay(name, local, wire, back, inward=forward)
 
 
 async def refuse(wire: Wire, reason: str) -> None:

@@ -104,4 +104,3 @@ class DaemonSocket:
             names = [str(name) for name in field(request, "guests", list)]
             return {"states": await self._service.guest_states(names)}
         raise ControlError("ENOSYS", f"unknown op {op[:40]!r}")
-

@@ -18,6 +18,7 @@ from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.driver import Driver, DriverError, GuestEvent
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
+from xiatb.migration.pagewatch import PageWatch
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.station import Station
 from xiatb.migration.tokens import ChannelOpen, TokenBook
@@ -55,6 +56,7 @@ class DestinationJob(JobShell):
         self._book: TokenBook | None = None
         self._made: list[Disk] = []
         self._holds = False
+        self._watch: PageWatch | None = None
 
     @property
     def job(self) -> str:
@@ -77,7 +79,8 @@ class DestinationJob(JobShell):
                 raise IdentityError("no channel is expected now")
             self._book.redeem(request)
             name = f"{request.kind}/{request.index}"
-            relay = await connect_local(wire, name, self._local(request.kind))
+            watch = self._watch.channel() if self._watch is not None and request.kind == "ram" else None
+            relay = await connect_local(wire, name, self._local(request.kind), watch)
         except IdentityError as error:
             log.warning("%s: %s", self.name, error)
             await refuse(wire, error.message)
@@ -108,6 +111,13 @@ class DestinationJob(JobShell):
         """Take the guest's name for the log from the request."""
         if isinstance(message, Request) and self.machine.request is None:
             self.name = f"job {message.job} ({message.guest} in)"
+            if message.verify:
+                self._watch = PageWatch(message.streams, self._tell_pages)
+
+    def _tell_pages(self) -> None:
+        """All of the guest's memory has come: the source compares."""
+        if self._watch is not None and self.link is not None:
+            self.link.send(self._watch.pages(self.job))
 
     def perform(self, action: a.Action) -> None:
         """See JobShell."""

@@ -98,6 +98,14 @@ class Driver:
         """Tell QEMU how long the guest may be stopped; nothing happens when no migration runs."""
         await self._thread(self._set_downtime_limit, name, milliseconds)
 
+    async def set_bandwidth(self, name: str, mib: int) -> None:
+        """Cap the running migration at `mib` MiB/s; nothing happens when none runs."""
+        await self._thread(self._set_bandwidth, name, mib)
+
+    async def set_throttle(self, name: str, percent: int) -> None:
+        """Let auto-converge (which must be on) throttle the guest's processors by `percent`, 1 to 99."""
+        await self._thread(self._set_throttle, name, percent)
+
     async def in_postcopy(self, name: str) -> bool:
         """Whether the guest's migration has switched to post-copy, at either side."""
         return await self._thread(self._in_postcopy, name)
@@ -223,6 +231,26 @@ class Driver:
         if dom is not None:
             with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
                 dom.migrateSetMaxDowntime(milliseconds)
+
+    def _set_bandwidth(self, name: str, mib: int) -> None:
+        dom = self._lookup(name)
+        if dom is not None:
+            with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
+                dom.migrateSetMaxSpeed(mib)
+
+    def _set_throttle(self, name: str, percent: int) -> None:
+        """QEMU 7.2 (migration/ram.c, mig_throttle_guest_down) begins with `initial` and steps by `increment`
+        up to the maximum at the end of every pass that dirtied more than the threshold: with all three at the
+        wanted value the next such pass sets it."""
+        dom = self._lookup(name)
+        if dom is None:
+            return
+        wanted = {"cpu-throttle-initial": percent, "cpu-throttle-increment": 99, "max-cpu-throttle": percent,
+                  "throttle-trigger-threshold": 1}  # fmt: skip
+        command = {"execute": "migrate-set-parameters", "arguments": wanted}
+        answer = json.loads(libvirt_qemu.qemuMonitorCommand(dom, json.dumps(command), 0))
+        if "error" in answer:
+            raise DriverError(f"migrate-set-parameters: {answer['error'].get('desc')}")
 
     def _in_postcopy(self, name: str) -> bool:
         dom = self._lookup(name)

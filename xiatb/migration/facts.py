@@ -11,6 +11,7 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.migration.messages import Disk, Request
+from xiatb.migration.options import Options
 
 _UNITS = {"b": 1, "bytes": 1, "kb": 1000, "k": 1024, "kib": 1024, "mb": 10**6, "m": 1 << 20, "mib": 1 << 20,
           "gb": 10**9, "g": 1 << 30, "gib": 1 << 30}  # fmt: skip
@@ -108,9 +109,12 @@ def identity_of(guests: Path | None, guest: str) -> GuestIdentity:
 
 
 def request_for(job: str, facts: GuestFacts, identity: GuestIdentity, disks: tuple[Disk, ...],
-                *, storage: bool, tls: str = "") -> Request:  # fmt: skip
-    """The REQUEST message for moving this guest; `tls` is the source's pin, empty for clear channels."""
+                *, storage: bool, tls: str = "", options: Options) -> Request:  # fmt: skip
+    """The REQUEST message for moving this guest as `options` want it; `tls` is the source's pin, empty for
+    clear channels."""
     return Request(
+        mode="hybrid" if options.may_switch and options.mode == "precopy" else options.mode,
+        streams=options.streams,
         job=job,
         guest=facts.name,
         uuid=facts.uuid,
@@ -126,5 +130,6 @@ def request_for(job: str, facts: GuestFacts, identity: GuestIdentity, disks: tup
         files=facts.files,
         storage=storage,
         tls=tls,
+        verify=options.verify,
         xml_digest=facts.xml_digest,
     )

@@ -63,6 +63,17 @@ def sequence(item: Check, limit: int) -> Check:
     return check
 
 
+def mapping(limit: int, key: Check, item: Check) -> Check:
+    """An object of at most `limit` entries whose keys and values pass; given back as a dict."""
+
+    def check(value: Any) -> dict[Any, Any]:
+        if not isinstance(value, dict) or len(value) > limit:
+            raise WireError(f"expected an object of at most {limit} entries")
+        return {key(name): item(element) for name, element in value.items()}
+
+    return check
+
+
 def choice(*allowed: str) -> Check:
     """One of the given strings."""
 

@@ -22,6 +22,7 @@ REJECT_CODES = (
     "image-missing",
     "version-mismatch",
     "disk-missing",
+    "wrong-image",
     "unsupported",
     "policy",
     "consent",
@@ -39,6 +40,8 @@ _REQUIRED = object()
 def _f(check: f.Check, default: Any = _REQUIRED) -> Any:
     if default is _REQUIRED:
         return field(metadata={"check": check})
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"check": check})
     return field(default=default, metadata={"check": check})
 
 
@@ -50,13 +53,20 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """One disk of a guest: its target name in the domain, path on both hosts, virtual and allocated bytes."""
+    """One disk of a guest: its target name in the domain, path on both hosts, virtual and allocated bytes.
+
+    `backing` (a path on both hosts), its format and `content`, its SHA-256, are set when the disk is copied
+    only down to that file, which the destination must have.
+    """
 
     target: str = _f(f.text(16, r"[a-z][a-z0-9]*"))
     path: str = _f(f.PATH)
     size: int = _f(f.number(512, 1 << 44))
     format: str = _f(f.choice("qcow2", "raw"))
     allocated: int = _f(f.number(0, 1 << 44), 0)
+    backing: str = _f(lambda v: v if v == "" else f.PATH(v), "")
+    backing_format: str = _f(f.choice("", "qcow2", "raw"), "")
+    content: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +113,7 @@ class Request(Message):
     XIA.
 
     `streams` memory channels (more than one: multifd); `tls` is the SHA-256 of the certificate that the
-    source shows on bulk channels, empty when they are not encrypted.
+    source shows on bulk channels, empty when they are not encrypted; `verify` asks for `pages`.
     """
 
     TYPE: ClassVar[str] = "request"
@@ -124,8 +134,14 @@ class Request(Message):
     mode: str = _f(f.choice(*MODES), "precopy")
     streams: int = _f(f.number(1, 16), 1)
     tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
+    verify: bool = _f(f.flag, False)
     consent: Consent | None = _f(lambda v: None if v is None else _build(Consent, v), None)
     xml_digest: str = _f(f.text(64, "[0-9a-f]*"), "")
+
+    @property
+    def incremental(self) -> bool:
+        """Disks are copied only down to backing files that the destination has."""
+        return any(disk.backing for disk in self.disks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +229,31 @@ class Recover(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Faults:
+    """Page requests of a post-copy destination: how many, and the microseconds until the page came."""
+
+    count: int = _f(f.number(0), 0)
+    p50_us: int = _f(f.number(0), 0)
+    p99_us: int = _f(f.number(0), 0)
+    max_us: int = _f(f.number(0), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pages(Message):
+    """What the destination has seen of the guest's memory, once all of it has come: digests of regions by
+    RAM block (pageledger.py), of the last versions if `final`; or why it has none (`off`). `cost`: processor
+    time per page, in nanoseconds."""
+
+    TYPE: ClassVar[str] = "pages"
+    job: str = _f(f.JOB)
+    digests: dict[str, str] = _f(f.mapping(256, f.text(128), f.text(40_000, "([0-9a-f]{16})*")), {})
+    final: bool = _f(f.flag, False)
+    off: str = _f(f.WORDS, "")
+    cost: int = _f(f.number(0), 0)
+    faults: Faults = _f(nested(Faults), Faults())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resumed(Message):
     """The guest runs at the destination since `t_resume` (monotonic nanoseconds of the destination's
     clock)."""
@@ -289,6 +330,7 @@ TYPES: dict[str, type[Message]] = {
         Inquire,
         Outcome,
         Recover,
+        Pages,
         Resumed,
         Attached,
         Commit,
@@ -326,6 +368,6 @@ def _build(cls: type[T], value: Any) -> T:
                 arguments[spec.name] = spec.metadata["check"](value[spec.name])
             except WireError as error:
                 raise WireError(f"{cls.__name__.lower()}.{spec.name}: {error}") from None
-        elif spec.default is dataclasses.MISSING:
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise WireError(f"{cls.__name__.lower()}.{spec.name} is missing")
     return cls(**arguments)

@@ -18,23 +18,27 @@ VERSION: Final = 1
 MAX_PAGES: Final = 1024
 """Pages a packet may hold; QEMU's own are of 128 (MULTIFD_PACKET_SIZE)."""
 _COMPRESSION: Final = 7 << 1
+_SYNC: Final = 1
 
 _INTRODUCTION = struct.Struct(">II16sB7x32x")
 _HEADER = struct.Struct(">IIIIIIQ32x256s")
 
 
 class MultifdStream:
-    """Feed it the bytes of one channel in order. `pages` counts what it entered."""
+    """Feed it the bytes of one channel in order. `pages` counts what it entered, `syncs` the packets at which
+    QEMU lets all channels meet: one for each end of a part of the main channel's RAM section."""
 
     def __init__(self, ledger: PageLedger) -> None:
         self.ledger = ledger
         self.off = ""
         self.pages = 0
         self.packets = 0
+        self.syncs = 0
         self._buffer = bytearray()
         self._offsets: list[int] = []
         self._block: Block | None = None
         self._introduced = False
+        self._meets = False
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes of the channel. Never raises."""
@@ -89,7 +93,15 @@ class MultifdStream:
             self._offsets = list(struct.unpack_from(f">{used}Q", self._buffer, _HEADER.size))[::-1]
         del self._buffer[:end]
         self.packets += 1
+        self._meets = bool(flags & _SYNC)
+        self._met()
         return True
+
+    def _met(self) -> None:
+        """The pages of a packet with a SYNC are all here."""
+        if self._meets and not self._offsets:
+            self._meets = False
+            self.syncs += 1
 
     def _page(self) -> bool:
         if len(self._buffer) < PAGE or self._block is None:
@@ -101,4 +113,5 @@ class MultifdStream:
                     self.ledger.whole(self._block, self._offsets.pop(), page)
         del self._buffer[: whole * PAGE]
         self.pages += whole
+        self._met()
         return True

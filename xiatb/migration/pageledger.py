@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import sha1, sha256
 from typing import Any, Final
 
 PAGE: Final = 4096
 REGION_PAGES: Final = 256
-"""Pages under one digest of a summary: 1 MiB of guest memory."""
+"""Pages under one digest of a summary: 1 MiB of guest memory, more for large guests."""
+MAX_REGIONS: Final = 2048
+"""Digests in a summary, so that it fits into one control message."""
 SETTLE_NS: Final = 200_000_000
 """How long after a pass's event its first part may be seen at the latest."""
 MAX_CONTENTS: Final = 1 << 20
@@ -199,20 +201,37 @@ class PageLedger:
 
         return {"count": len(waits), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0)}
 
-    def summary(self) -> dict[str, str]:
-        """Hexadecimal digests of every `REGION_PAGES` pages, eight bytes each, by block name."""
+    @property
+    def region(self) -> int:
+        """Pages under one digest of `summary`; it follows from the sizes of the blocks."""
+        pages = sum(len(block.sums) for block in self.blocks.values())
         step = REGION_PAGES
+        while pages > step * MAX_REGIONS:
+            step *= 2
+        return step
+
+    def summary(self, final: bool = False) -> dict[str, str]:
+        """Hexadecimal digests of every `region` pages, eight bytes each, by block name.
+
+        `final`: of each page only the last version that passed. A post-copy that was taken up again sends
+        pages twice that the broken channel has lost, so that all versions do not agree.
+        """
+        step = self.region
         result = {}
         for name, block in self.blocks.items():
-            sums = block.sums
+            sums = block.last if final else block.sums
             result[name] = b"".join(
                 sha256(sums[at : at + step].tobytes()).digest()[:8] for at in range(0, len(sums), step)
             ).hex()
         return result
 
 
-def differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
+def differences(
+    ours: Mapping[str, str], theirs: Mapping[str, str], region: int = REGION_PAGES
+) -> list[str]:
     """Where two summaries differ, as "BLOCK at OFFSET" or "BLOCK" where its sizes do; [] when they are equal.
+
+    `region`: pages under one digest of ours.
 
     At most 20 places are named. Raises nothing: `theirs` comes from the peer.
     """
@@ -223,7 +242,7 @@ def differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
             places.append(name)
             continue
         places += [
-            f"{name} at {at // 16 * REGION_PAGES * PAGE:#x}"
+            f"{name} at {at // 16 * region * PAGE:#x}"
             for at in range(0, len(mine), 16)
             if mine[at : at + 16] != other[at : at + 16]
         ]

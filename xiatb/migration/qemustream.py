@@ -58,6 +58,8 @@ class QemuStream:
         self.off = ""
         self.postcopy = False
         """A package has been seen: from here on pages follow the device state."""
+        self.ends = 0
+        """Ends of parts of the RAM section; multifd channels carry a SYNC for each."""
         self._buffer = bytearray()
         self._at = 0
         self._step: Callable[[], None] = self._header
@@ -243,6 +245,7 @@ class QemuStream:
                 raise _Stop(f"implausible guest memory of {self._mem_left} bytes")
             self._step = self._mem_block
         elif flags & _EOS:
+            self.ends += 1
             self._step = self._outer
         else:
             raise _Stop(f"unknown RAM record {flags:#x}")

@@ -39,7 +39,8 @@ class Gate(Protocol):
 class Relay:
     """One relayed connection. `up` counts local -> wire, `down` wire -> local.
 
-    `observer` is shown every chunk of the local -> wire direction after it was written; it must not raise.
+    `observer` is shown every chunk of the local -> wire direction after it was written, `inward` every chunk
+    of the other one; they must not raise.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Relay:
         wire: Wire,
         observer: Observer | None = None,
         gate: Gate | None = None,
+        inward: Observer | None = None,
     ) -> None:
         self.name = name
         self._local = local
         self._wire = wire
         self._observer = observer
+        self._inward_observer = inward
         self._gate = gate
         self.up = Meter(time.monotonic())
         self.down = Meter(time.monotonic())
@@ -86,6 +89,10 @@ class Relay:
         """Bytes between the local writer and the peer's acknowledgement now."""
         return _waiting(self._local) + self._wire.backlog()
 
+    def round_trip(self) -> float:
+        """Smallest round-trip time of the wire in seconds, 0.0 when unknown."""
+        return self._wire.round_trip()
+
     def _reset(self) -> None:
         self._wire.abort()
         with contextlib.suppress(OSError):
@@ -109,6 +116,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         while data := await self._wire.read(CHUNK):
             await loop.sock_sendall(self._local, data)
+            if self._inward_observer is not None:
+                self._inward_observer(data)
             self.down.count(len(data), time.monotonic())
             if self._gate is not None:
                 self._gate.incoming(data)
