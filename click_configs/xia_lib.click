@@ -24,7 +24,7 @@ elementclass XIAPathSelect {
 //   input 0   packets for an XID of this node
 //   input 1   packets that went wrong: no route, hop limit, too big for a port, neighbour silent
 //   output 0  to the port in `out`: packets for applications
-//   output 1  XCMP messages of this node and packets that its rendezvous service sends on, to be routed
+//   output 1  XCMP messages of this node and packets that it sends on to hosts elsewhere, to be routed
 elementclass XIALocal {
     input -> deliver :: XIADeliver -> output;
     deliver[1] -> rendezvous :: XIARendezvous;
@@ -38,7 +38,8 @@ elementclass XIALocal {
     proto[0] -> xcmp :: XCMP -> [1] output;
     proto[1] -> ToHost(service);                    // questions to the name and rendezvous services, answers
     proto[2] -> nobody :: Discard;
-    input[1] -> [1] xcmp;
+    input[1] -> moved :: XIARedirect -> [1] output;  // for guests that have just left this node
+    moved[1] -> [1] xcmp;
     xcmp[1]  -> ToHost(xcmp);
 }
 

@@ -10,25 +10,18 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from pathlib import Path
 
 from xiatb.errors import IdentityError
+from xiatb.identity.consent import consent_bytes
 from xiatb.identity.keys import KeyPair, check
 from xiatb.migration.messages import Consent
 from xiatb.wire.xid import XID, XidType
 
-_PURPOSE = b"xiatb-consent\0"
-
-
-def signed_bytes(hid: XID, destination: XID, sequence: int) -> bytes:
-    """What the guest signs."""
-    return _PURPOSE + hid.id + destination.id + struct.pack(">Q", sequence)
-
 
 def sign(key: KeyPair, destination: XID, sequence: int) -> Consent:
     """A consent of the guest that holds `key`, to move to the host whose daemon has SID `destination`."""
-    signature = key.sign(signed_bytes(key.xid(XidType.HID), destination, sequence))
+    signature = key.sign(consent_bytes(key.xid(XidType.HID), destination, sequence))
     return Consent(public=key.public.hex(), sequence=sequence, signature=signature.hex())
 
 
@@ -44,7 +37,7 @@ class ConsentBook:
             raise IdentityError("a guest without HID cannot consent")
         guest = XID.parse(hid)
         check(guest, bytes.fromhex(consent.public), bytes.fromhex(consent.signature),
-              signed_bytes(guest, own, consent.sequence))  # fmt: skip
+              consent_bytes(guest, own, consent.sequence))  # fmt: skip
         newest = self._read()
         if consent.sequence <= newest.get(hid, 0):
             raise IdentityError(f"this consent of {hid} has been used already")

@@ -8,6 +8,7 @@ from xiatb.node.membership import Membership
 RETRY_FIRST = 0.02
 RETRY_LAST = 0.5
 SILENT_BEACONS = 2.5
+FRESH_TRIES = 3
 SETTLING = 1.0
 """Seconds after an attachment by invitation in which announcements of a move are echoes of the one that led
 to it: QEMU announces a resumed guest five times within 0.55 s."""
@@ -39,7 +40,13 @@ class Attachment:
 
 
 class Attempt:
-    """One JOIN under way: retransmitted unchanged from 20 ms on, doubling to 500 ms."""
+    """One JOIN under way: retransmitted unchanged from 20 ms on, doubling to 500 ms, MOST_TRIES times.
+
+    A router that saw a later sequence number than our clock gives may lift ours by at most MAX_LIFT_NS.
+    """
+
+    MOST_TRIES = 8
+    MAX_LIFT_NS = 400 * 86400 * 10**9
 
     __slots__ = ("beacon", "port", "mac", "message", "seq", "delay", "due", "tries", "refresh")
 
@@ -53,3 +60,16 @@ class Attempt:
         self.delay = RETRY_FIRST
         self.due = 0.0
         self.tries = 0
+
+    def still_good(self, beacon: Beacon) -> bool:
+        """Whether this attempt's own nonce will do, so that `beacon` is no reason for another JOIN.
+
+        A router instance gives one nonce in beacons and another in INVITEs, and takes both. Two different
+        nonces of one kind mean that the first is no longer good.
+        """
+        same_kind = (self.beacon.target == NOBODY) == (beacon.target == NOBODY)
+        return not same_kind and self.beacon.instance == beacon.instance and self.tries <= FRESH_TRIES
+
+    def answered_by(self, accept: Accept, port: int) -> bool:
+        """Whether an ACCEPT that came in at `port` is of the router of this JOIN and of its number."""
+        return (accept.credentials, accept.seq, port) == (self.beacon.credentials, self.seq, self.port)

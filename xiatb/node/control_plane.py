@@ -115,6 +115,16 @@ class ControlPlane:
         self.join.expect(hid, port, now)
         self._settle(now)
 
+    def invitation(self, hid: XID, port: int, now: float) -> bytes:
+        """An INVITE for `hid` at `port`, to be handed to it before it comes here."""
+        return self.join.invitation(hid, port, now)
+
+    def accept_again(self, hid: XID, now: float) -> bool:
+        """Repeat the ACCEPT of a host; False when it is not attached here."""
+        known = self.join.accept_again(hid)
+        self._settle(now)
+        return known
+
     def detach(self, hid: XID, now: float, *, tell: bool = False) -> None:
         """Forget the host `hid`; with `tell` it is sent a LEAVE."""
         self.join.detach(hid, now, tell=tell)

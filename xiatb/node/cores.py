@@ -83,6 +83,10 @@ class Cores:
         """Take a host off."""
         raise ControlError("EOPNOTSUPP", "this node takes no joins")
 
+    def delegate(self, invite: bytes) -> bytes:
+        """Sign a JOIN for use at the router that invites. Raises ControlError EACCES: it is not proved."""
+        raise ControlError("EOPNOTSUPP", "this node joins nobody")
+
     def stats(self) -> Json:
         """Counters of the cores."""
         return {}

@@ -15,6 +15,7 @@ from xiatb.node import effects as fx
 from xiatb.node.control_plane import ControlPlane, ControlPort
 from xiatb.node.control_protocol import ControlError, Json
 from xiatb.node.cores import Cores
+from xiatb.node.handover import Handover
 from xiatb.node.join import JoinConfig
 from xiatb.node.routing import RoutingConfig
 from xiatb.wire import extension, xdgram, xip
@@ -56,6 +57,7 @@ class GatewayCores(Cores):
             join_config=JoinConfig().paced(config.pace),
             routing_config=RoutingConfig().paced(config.pace),
         )
+        self.handover = Handover(self, self._plane, self._ad)
         self._flood_seq = node.rng.getrandbits(32)
         self._source = DAG.host(self._ad, node.hid)
         self._malformed = 0
@@ -134,12 +136,14 @@ class GatewayCores(Cores):
         self.node.inject(f"lc{effect.port}/inject", Packet(frame, port=effect.port))
 
     def expect(self, hid: XID, port: int) -> None:
-        """Invites a host at a port at once, until it joins there."""
-        self._plane.expect(hid, port, time.monotonic())
-        self.run()
+        """Attaches a host at a port by its delegation or, without one, invites it at once, until it joins."""
+        if not self.handover.arrive(hid, port):
+            self._plane.expect(hid, port, time.monotonic())
+            self.run()
 
     def detach(self, hid: XID) -> None:
         """Takes a host off."""
+        self.handover.drop(hid)
         self._plane.detach(hid, time.monotonic())
         self.run()
 
@@ -174,8 +178,14 @@ class GatewayCores(Cores):
         del status["neighbours"]
         return {
             "join": dict(self._plane.join.stats),
+            "handover": dict(self.handover.stats),
             "routing": {**status, "packets_malformed": self._malformed},
         }
+
+    def close(self) -> None:
+        """Stops the timers."""
+        self.handover.close()
+        super().close()
 
     def _take_effects(self) -> list[fx.Effect]:
         return self._plane.effects()

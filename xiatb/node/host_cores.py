@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from xiatb.click.packet import Packet
+from xiatb.errors import XiatbError
 from xiatb.node import effects as fx
-from xiatb.node.control_protocol import Json
+from xiatb.node.control_protocol import ControlError, Json
 from xiatb.node.cores import Cores
 from xiatb.node.join import HostJoin
 from xiatb.wire.walk import SELF, Entry
@@ -58,6 +59,13 @@ class HostCores(Cores):
         data = packet.data
         self._join.receive(packet.port, bytes(data[6:12]), memoryview(data)[14:], time.monotonic())
         self.run()
+
+    def delegate(self, invite: bytes) -> bytes:
+        """Signs a JOIN for the router of `invite`, where this machine is going to be moved."""
+        try:
+            return self._join.delegate(invite)
+        except XiatbError as error:
+            raise ControlError("EACCES", error.message) from error
 
     def neighbours(self) -> list[Json]:
         """The router that this host is joined to."""

@@ -23,15 +23,12 @@ from xiatb.identity.keys import KeyPair
 from xiatb.node import join_messages as jm
 from xiatb.node import membership
 from xiatb.node.attachment import RETRY_FIRST, RETRY_LAST, SETTLING, Attachment, Attempt
+from xiatb.node.delegation import invitation
 from xiatb.node.effects import Effect, ForgetNeighbour, Locator, LocatorLost, Log, SendJoin, SetNeighbour
 from xiatb.node.membership import MembershipCache
 from xiatb.wire.xid import XID, XidType
 
-ATTEMPT_TRIES = 8
 MAX_ATTEMPTS = 4
-FRESH_TRIES = 3
-# A router that saw a later sequence number than our clock gives may lift ours by at most this.
-MAX_SEQ_LIFT_NS = 400 * 86400 * 10**9
 BROADCAST_MAC = b"\xff" * 6
 
 
@@ -61,6 +58,7 @@ class HostJoin:
         self._attempts: dict[bytes, Attempt] = {}
         self._solicit_at: float | None = None
         self._solicit_delay = RETRY_FIRST
+        self._delegated: Attempt | None = None  # signed in advance, answered where we shall be
         self._trusted: dict[bytes, bytes] = {}  # credentials -> the router's beacon verified last
         self._invited_by = b""
         self._effects: list[Effect] = []
@@ -100,6 +98,15 @@ class HostJoin:
         self._attempts = {key: a for key, a in self._attempts.items() if a.port != port}
         if self.attachment is not None and self.attachment.port == port:
             self._lose(now, f"link of port {port} is down")
+
+    def delegate(self, invite: bytes) -> bytes:
+        """A JOIN for the router of `invite`, which uses it when this host, a guest, has been moved there; its
+        ACCEPT is then all that is needed. Replaces an earlier one. Raises WireError, IdentityError."""
+        beacon = invitation(invite, self.hid, self._cache)
+        port = min(self.ports, default=0) if self.attachment is None else self.attachment.port
+        self._delegated = Attempt(beacon, port, BROADCAST_MAC, False)
+        self._sign(self._delegated)
+        return self._delegated.message
 
     def leave(self, now: float) -> None:
         """End the attachment (the host shuts down); tells the router. Nothing is joined after it."""
@@ -168,7 +175,7 @@ class HostJoin:
             return  # the INVITE that led here, repeated
         running = self._attempts.get(beacon.credentials)
         if running is not None and running.port == port:
-            if running.beacon.nonce == beacon.nonce or _still_good(running, beacon):
+            if running.beacon.nonce == beacon.nonce or running.still_good(beacon):
                 return
         elif at is not None and beacon.target == jm.NOBODY and not at.suspect and now < at.silent_at():
             return  # our own router is fine
@@ -247,7 +254,7 @@ class HostJoin:
         self._send(attempt.port, attempt.mac, attempt.message)
 
     def _retry(self, key: bytes, attempt: Attempt, now: float) -> None:
-        if attempt.tries < ATTEMPT_TRIES:
+        if attempt.tries < Attempt.MOST_TRIES:
             self._transmit(attempt, now)
             return
         del self._attempts[key]
@@ -258,17 +265,22 @@ class HostJoin:
             self._schedule_solicit(now, RETRY_FIRST)
 
     def _on_accept(self, port: int, src_mac: bytes, accept: jm.Accept, now: float) -> None:
-        attempt = self._attempts.get(accept.credentials)
-        if attempt is None or accept.host != self.hid.id or accept.seq != attempt.seq or port != attempt.port:
+        waiting = (self._attempts.get(accept.credentials), self._delegated)
+        attempt = next((a for a in waiting if a is not None and a.answered_by(accept, port)), None)
+        if attempt is None or accept.host != self.hid.id:
             return
         member = self._cache.check(accept.credentials)
         self.stats["verified"] += 1
         if not jm.authentic(accept, member.public):
             raise IdentityError(f"an ACCEPT is not signed by {member.hid}")
+        if attempt is self._delegated:
+            self._delegated = None
+            if accept.code != jm.Code.ACCEPTED:
+                return
         if accept.code == jm.Code.STALE_SEQUENCE:
             self._lift_sequence(attempt, accept.last_seq, now)
             return
-        del self._attempts[accept.credentials]
+        self._attempts.pop(accept.credentials, None)
         if accept.code != jm.Code.ACCEPTED:
             self._effects.append(Log("warning", f"{member.hid} refuses to attach us (code {accept.code})"))
             if self.attachment is None:
@@ -279,7 +291,7 @@ class HostJoin:
 
     def _lift_sequence(self, attempt: Attempt, last_seq: int, now: float) -> None:
         """The router saw a later number than ours (our clock went back): go on above it, within reason."""
-        if not attempt.seq <= last_seq <= attempt.seq + MAX_SEQ_LIFT_NS:
+        if not attempt.seq <= last_seq <= attempt.seq + Attempt.MAX_LIFT_NS:
             return
         self._seq = last_seq
         self._sign(attempt)
@@ -335,8 +347,7 @@ class HostJoin:
         self._lose(now, f"{at.member.hid} ended the attachment")
 
     def _lose(self, now: float, why: str) -> None:
-        at = self.attachment
-        if at is None:
+        if (at := self.attachment) is None:
             return
         self.attachment = None
         self._attempts.pop(at.beacon.credentials, None)
@@ -387,13 +398,3 @@ class HostJoin:
 
     def _send(self, port: int, mac: bytes, payload: bytes) -> None:
         self._effects.append(SendJoin(port, mac, payload))
-
-
-def _still_good(attempt: Attempt, beacon: jm.Beacon) -> bool:
-    """Whether the attempt's own nonce will do, so that `beacon` is no reason for another JOIN.
-
-    A router instance gives one nonce in beacons and another in INVITEs, and takes both. Two different
-    nonces of one kind mean that the first is no longer good.
-    """
-    same_kind = (attempt.beacon.target == jm.NOBODY) == (beacon.target == jm.NOBODY)
-    return not same_kind and attempt.beacon.instance == beacon.instance and attempt.tries <= FRESH_TRIES

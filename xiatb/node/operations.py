@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from xiatb.errors import WireError, XiatbError
+from xiatb.identity.consent import consent_bytes
 from xiatb.node.control import Operation, Session
 from xiatb.node.control_protocol import ControlError, Json, field, number
 from xiatb.node.pinger import MAX_DATA, PingPlan
@@ -18,6 +19,7 @@ from xiatb.wire.dag import DAG
 from xiatb.wire.xid import XID, XidType
 
 if TYPE_CHECKING:
+    from xiatb.node.handover import Handover
     from xiatb.node.process import NodeProcess
 
 MAX_PINGS = 1_000_000
@@ -72,6 +74,12 @@ class Operations:
             names["guest_expect"] = self.op_guest_expect
             names["guest_detach"] = self.op_guest_detach
             names["guest_wait"] = self.op_guest_wait
+            names["guest_prepare"] = self.op_guest_prepare
+            names["guest_delegate"] = self.op_guest_delegate
+            names["guest_redirect"] = self.op_guest_redirect
+        else:
+            names["delegate"] = self.op_delegate
+            names["consent"] = self.op_consent
         return names
 
     def op_status(self, session: Session, request: Json) -> Json:
@@ -206,6 +214,48 @@ class Operations:
         """Takes a host off: its route here goes."""
         self._node.cores.detach(_xid(request, "hid", XidType.HID))
         return {}
+
+    def op_guest_prepare(self, session: Session, request: Json) -> Json:
+        """An INVITE for a guest that is to come to a port, in hex; it is not sent."""
+        hid = _xid(request, "hid", XidType.HID)
+        return {"invite": self._handover.prepare(hid, self._guest_port(request)).hex()}
+
+    def op_guest_delegate(self, session: Session, request: Json) -> Json:
+        """Keeps the JOIN by which a guest has answered such an INVITE until `guest_expect`."""
+        hid = _xid(request, "hid", XidType.HID)
+        self._handover.delegate(hid, self._guest_port(request), _hex(request, "join"))
+        return {}
+
+    def op_guest_redirect(self, session: Session, request: Json) -> Json:
+        """The guest goes to the router with locator `to`: sends its packets on for `seconds`, then detaches
+        it."""
+        hid, seconds = _xid(request, "hid", XidType.HID), number(request, "seconds", 10.0, 0.0, 60.0)
+        try:
+            to = DAG.parse(field(request, "to", str))
+        except WireError as error:
+            raise ControlError("EINVAL", f"to: {error.message}") from error
+        self._handover.redirect(hid, to, seconds)
+        return {}
+
+    @property
+    def _handover(self) -> Handover:
+        handover: Handover = self._node.cores.handover  # type: ignore[attr-defined]
+        return handover
+
+    def op_delegate(self, session: Session, request: Json) -> Json:
+        """Answers a router's INVITE, which somebody has brought, by a JOIN for its later use."""
+        return {"join": self._node.cores.delegate(_hex(request, "invite")).hex()}
+
+    def op_consent(self, session: Session, request: Json) -> Json:
+        """The host's word, by the key behind its HID, that it may be moved to the host of a service."""
+        node = self._node
+        sequence = time.time_ns()
+        signed = consent_bytes(node.hid, _xid(request, "destination", XidType.SID), sequence)
+        return {
+            "public": node.key.public.hex(),
+            "sequence": sequence,
+            "signature": node.key.sign(signed).hex(),
+        }
 
     async def op_guest_wait(self, session: Session, request: Json) -> Json:
         """Answers when the host is joined here. Raises ControlError ETIMEDOUT."""

@@ -188,6 +188,23 @@ class RouterJoin:
         self._expected[hid.id] = _Expectation(port, nonce, message, now, now + self._config.expect_for)
         self._invite(now)
 
+    def invitation(self, hid: XID, port: int, now: float) -> bytes:
+        """An INVITE for `hid` at `port` that is handed over in another way than by that port: for a host
+        that is to sign a JOIN before it comes. A JOIN may answer it as long as one that was sent."""
+        nonce = self._entropy(8)
+        message = self._beacons.sign(port, nonce, hid.id)
+        expected = _Expectation(port, nonce, message, now, now + self._config.expect_for)
+        expected.due = expected.until
+        self._expected[hid.id] = expected
+        return message
+
+    def accept_again(self, hid: XID) -> bool:
+        """Repeat the ACCEPT of a host that is attached here; False when it is not."""
+        host = self.hosts.get(hid.id)
+        if host is not None:
+            self._effects.append(SendJoin(host.port, host.mac, host.accept))
+        return host is not None
+
     def detach(self, hid: XID, now: float, *, tell: bool = False) -> None:
         """Forget `hid` (also an expectation of it); with `tell` it is sent a LEAVE."""
         self._expected.pop(hid.id, None)

@@ -1,0 +1,181 @@
+"""A router's part in the move of a guest: made ready before it comes, redirected after it has gone.
+
+At the destination: `prepare` gives the INVITE that the guest answers in advance, `delegate` keeps the
+answer, `arrive` uses it, as soon as the guest has stopped at its source: from then on its packets wait in
+front of it. At the source: `redirect` sends what still comes for the guest on to where it goes, for some
+seconds, while its old attachment stands; `stay` takes that back when it runs on here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from xiatb.click.packet import Packet
+from xiatb.errors import WireError, XiatbError
+from xiatb.node.context import write_log
+from xiatb.node.control_protocol import ControlError
+from xiatb.node.delegation import delegation
+from xiatb.node.effects import HostJoined
+from xiatb.node.join_messages import Join
+from xiatb.node.routes import host_entry
+from xiatb.wire import xarp
+from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import append
+from xiatb.wire.xid import XID, XidType
+
+if TYPE_CHECKING:
+    from xiatb.node.control_plane import ControlPlane
+    from xiatb.node.gateway_cores import GatewayCores
+
+MAX_HELD = 256
+MAX_REDIRECT = 60.0
+"""Longest redirection in seconds; who has not heard of the move by then asks the rendezvous service."""
+_ETH_P_XARP = b"\x99\x90"
+
+
+class Handover:
+    """Guests that are about to come to this router or have just left it."""
+
+    def __init__(self, cores: GatewayCores, plane: ControlPlane, ad: XID) -> None:
+        self._cores = cores
+        self._node = cores.node
+        self._plane = plane
+        self._ad = ad
+        self._held: dict[bytes, tuple[int, Join]] = {}
+        self._away: dict[bytes, asyncio.TimerHandle] = {}
+        self.stats = {"delegations": 0, "delegations_used": 0, "redirects": 0}
+
+    # Destination
+
+    def prepare(self, hid: XID, port: int) -> bytes:
+        """The INVITE for a guest that will come to `port`; the guest answers it by a JOIN for `delegate`."""
+        self._held.pop(hid.id, None)
+        message = self._plane.invitation(hid, port, time.monotonic())
+        self._cores.run()
+        return message
+
+    def delegate(self, hid: XID, port: int, raw: bytes) -> None:
+        """Keep a guest's JOIN until `arrive`. Raises ControlError EACCES when it is not the guest's or not
+        for here, ENOBUFS when too many are kept."""
+        try:
+            join = delegation(raw, hid, self._node.hid, self._ad)
+        except XiatbError as error:
+            raise ControlError("EACCES", error.message) from error
+        if len(self._held) >= MAX_HELD and hid.id not in self._held:
+            raise ControlError("ENOBUFS", f"{MAX_HELD} guests are awaited already")
+        self._held[hid.id] = (port, join)
+        self.stats["delegations"] += 1
+
+    def arrive(self, hid: XID, port: int) -> bool:
+        """The guest has stopped elsewhere, or runs here: attach it by its delegation and say so.
+
+        True when it is attached by one; called again, the ACCEPT is repeated. Otherwise it must be invited.
+        """
+        self.stay(hid)
+        held = self._held.get(hid.id)
+        if held is None or held[0] != port:
+            return False
+        join, now = held[1], time.monotonic()
+        here = self._plane.join.hosts.get(hid.id)
+        if here is not None and here.seq == join.seq:
+            del self._held[hid.id]
+            self._plane.accept_again(hid, now)
+            self._cores.run()
+            self._announce(hid)
+            self._node.host_joined(HostJoined(hid, port, here.mac, here.seq, here.record))
+            return True
+        self._plane.receive_join(port, join.mac, join.raw, now)
+        self._cores.run()
+        here = self._plane.join.hosts.get(hid.id)
+        if here is None or here.seq != join.seq:
+            write_log("warning", f"the delegation of {hid} is no longer good")
+            del self._held[hid.id]
+            return False
+        self.stats["delegations_used"] += 1
+        self._announce(hid)
+        return True
+
+    def _announce(self, hid: XID) -> None:
+        """Tell all links by XARP that the guest is behind this router now."""
+        for port in self._node.ports[1:]:
+            if port.role == "link" and port.up:
+                message = xarp.unsolicited(port.mac, hid.key)
+                frame = bytearray(xarp.BROADCAST_MAC + port.mac + _ETH_P_XARP + message)
+                self._node.inject(f"lc{port.index}/inject", Packet(frame, port=port.index))
+
+    # Source
+
+    def redirect(self, hid: XID, to: DAG, seconds: float) -> None:
+        """The guest goes to the router with locator `to`: send packets for it there, for `seconds`; then it
+        is detached here.
+
+        Raises ControlError ENOENT when it is not attached here, ENOTSUP when the graph cannot redirect,
+        EINVAL for an address that is no locator.
+        """
+        element = self._element()
+        if hid.id not in self._plane.join.hosts:
+            raise ControlError("ENOENT", f"{hid} is not attached here")
+        if element is None:
+            raise ControlError("ENOTSUP", "this node's graph has no core/local/moved")
+        element.moved[hid.key] = behind_router(to, hid, self._ad)
+        self._node.tables.remove(hid.key)
+        self._end_timer(hid)
+        self._away[hid.id] = self._node.loop.call_later(min(seconds, MAX_REDIRECT), self._gone, hid)
+        self.stats["redirects"] += 1
+
+    def stay(self, hid: XID) -> None:
+        """The guest runs on here, or is back: no redirection any more."""
+        if not self._end_timer(hid):
+            return
+        element = self._element()
+        if element is not None:
+            element.moved.pop(hid.key, None)
+        here = self._plane.join.hosts.get(hid.id)
+        if here is not None:
+            self._node.tables.set(hid.key, host_entry(here.port, hid.id))
+
+    def drop(self, hid: XID) -> None:
+        """Forget all about the guest; what may stand of its attachment is not touched."""
+        self._held.pop(hid.id, None)
+        if self._end_timer(hid):
+            element = self._element()
+            if element is not None:
+                element.moved.pop(hid.key, None)
+
+    def close(self) -> None:
+        """Ends the timers."""
+        for timer in self._away.values():
+            timer.cancel()
+        self._away.clear()
+
+    def _gone(self, hid: XID) -> None:
+        self.drop(hid)
+        self._cores.detach(hid)
+
+    def _end_timer(self, hid: XID) -> bool:
+        timer = self._away.pop(hid.id, None)
+        if timer is not None:
+            timer.cancel()
+        return timer is not None
+
+    def _element(self) -> Any:
+        return self._node.router.elements.get("core/local/moved")
+
+
+def behind_router(to: DAG, hid: XID, own_ad: XID) -> DAG:
+    """The address of guest `hid` at the router with locator `to`.
+
+    In another AD that is the locator with the router's HID replaced, no longer than what the sender wrote,
+    so that packets of full size pass; in one's own it leads through the router, since routes for the guest
+    may not have changed yet. Raises ControlError EINVAL.
+    """
+    try:
+        if to.intent.type != XidType.HID or not any(node.type == XidType.AD for node in to.nodes):
+            raise ControlError("EINVAL", f"{to} is not the locator of a router")
+        if own_ad in to.nodes:
+            return append(to, DAG.chain(hid))
+        return DAG((*to.nodes[:-1], hid), to.edges, to.entry)
+    except WireError as error:
+        raise ControlError("EINVAL", error.message) from error
