@@ -42,6 +42,7 @@ def command(file: Path | None, lab: str | None, seed: int | None, output: str) -
     )
     _print_links(plan)
     _print_guests(plan)
+    _print_baseline(plan)
 
 
 def _ports(ports: tuple[object, ...]) -> str:
@@ -68,6 +69,20 @@ def _print_guests(plan: Plan) -> None:
                 for guest in plan.guests
             ],
         )  # fmt: skip
+
+
+def _print_baseline(plan: Plan) -> None:
+    if plan.baseline is None:
+        return
+    nodes = [
+        [node.name, node.address, " ".join("=".join(port) for port in node.ports),
+         " ".join(f"{network}>{hop}" for network, hop in node.routes)]
+        for node in plan.baseline.nodes
+    ]  # fmt: skip
+    print_table(["ip of", "address", "links", "routes"], nodes)
+    guests = [[one.name, " ".join("=".join(pair) for pair in one.addresses)] for one in plan.baseline.guests]
+    if guests:
+        print_table(["ip of guest", "address in each ad"], guests)
 
 
 def _impairment(one: Impairment) -> str:

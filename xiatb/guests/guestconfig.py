@@ -14,9 +14,12 @@ from typing import Any
 from xiatb.guests import cpio
 from xiatb.guests.model import GuestRecord
 from xiatb.guests.recipe import CONFIG_DIR
+from xiatb.lab.baseline import GATEWAY
 from xiatb.node.config import NodeConfig, PortConfig
 
 INTERFACE = "eth0"
+IP_ECHO = "_ip"
+"""Service of guests in a lab with the IP baseline; no topology can have this name."""
 
 
 def node_config(record: GuestRecord, seed: int) -> NodeConfig:
@@ -37,6 +40,18 @@ def node_config(record: GuestRecord, seed: int) -> NodeConfig:
 
 def agent_config(record: GuestRecord, seed: int) -> dict[str, Any]:
     """guest.json: what the agent needs (`xiatb.guests.agent.main`)."""
+    services = [
+        {
+            "name": service.name,
+            "kind": service.kind,
+            "sid": service.sid,
+            "key": f"{CONFIG_DIR}/keys/{service.name}.pem",
+            "options": service.options,
+        }
+        for service in record.services
+    ]
+    if record.ip:
+        services.append({"name": IP_ECHO, "kind": "ip_echo", "sid": "", "key": "", "options": {}})
     return {
         "name": record.name,
         "mtu": record.mtu,
@@ -44,16 +59,8 @@ def agent_config(record: GuestRecord, seed: int) -> dict[str, Any]:
         "serial": "/dev/ttyS1",
         "node": f"{CONFIG_DIR}/node.json",
         "control": f"{CONFIG_DIR}/node/control.sock",
-        "services": [
-            {
-                "name": service.name,
-                "kind": service.kind,
-                "sid": service.sid,
-                "key": f"{CONFIG_DIR}/keys/{service.name}.pem",
-                "options": service.options,
-            }
-            for service in record.services
-        ],
+        "services": services,
+        **({"ip": {"address": record.ip, "gateway": GATEWAY}} if record.ip else {}),
     }
 
 

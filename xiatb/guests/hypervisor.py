@@ -33,9 +33,11 @@ class HypervisorError(XiatbError):
 class Hypervisor:
     """Hypervisor `name` whose private files are seen below `root` from outside."""
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, *, listens: bool = False) -> None:
+        """`listens`: libvirtd is configured to listen on TCP, too."""
         self.name = name
         self.root = root
+        self._listens = listens
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: libvirt.virConnect | None = None
 
@@ -47,7 +49,7 @@ class Hypervisor:
         """Starts libvirtd and waits until it answers."""
         log = context.paths.node(self.name) / "libvirtd.log"
         self._process = context.spawn(
-            self.name, prioritised(libvirtd.argv(), GUEST), what="libvirtd", log=log
+            self.name, prioritised(libvirtd.argv(listens=self._listens), GUEST), what="libvirtd", log=log
         )
         self._connection = libvirtd.wait_ready(self.root, self._process)
 

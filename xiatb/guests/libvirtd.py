@@ -42,10 +42,14 @@ def quiet_libvirt() -> None:
     libvirt.registerErrorHandler(lambda context, error: None, None)
 
 
-def config_files(host_uuid: str) -> dict[str, str]:
-    """Path (relative to the private root) -> content of libvirt's configuration files."""
+def config_files(host_uuid: str, listen: str = "") -> dict[str, str]:
+    """Path (relative to the private root) -> content of libvirt's configuration files.
+
+    `listen`: the IPv4 address on which the daemon takes TCP without authentication, "" for nowhere; for the
+    IP baseline, whose network is the lab's own."""
+    tcp = f'listen_tcp = 1\nlisten_addr = "{listen}"\nauth_tcp = "none"' if listen else "listen_tcp = 0"
     daemon = f"""listen_tls = 0
-listen_tcp = 0
+{tcp}
 unix_sock_dir = "/run/libvirt"
 unix_sock_rw_perms = "0700"
 auth_unix_ro = "none"
@@ -72,9 +76,10 @@ max_core = 0
     return {"etc/libvirt/libvirtd.conf": daemon, "etc/libvirt/qemu.conf": qemu}
 
 
-def argv() -> list[str]:
-    """The command of a daemon in the foreground, to be run in the hypervisor's namespaces."""
-    return [BINARY, "--config", CONFIG, "--pid-file", PID_FILE]
+def argv(*, listens: bool = False) -> list[str]:
+    """The command of a daemon in the foreground, to be run in the hypervisor's namespaces; `listens`: on TCP,
+    as its configuration says."""
+    return [BINARY, "--config", CONFIG, "--pid-file", PID_FILE, *(["--listen"] if listens else [])]
 
 
 def capability_key() -> str:
@@ -89,9 +94,10 @@ def capability_key() -> str:
     return total.hexdigest()[:16]
 
 
-def prepare(root: Path, host_uuid: str, capabilities: Path = CAPABILITIES) -> None:
-    """Writes the configuration and seeds the capability cache below the private `root`."""
-    for name, text in config_files(host_uuid).items():
+def prepare(root: Path, host_uuid: str, capabilities: Path = CAPABILITIES, listen: str = "") -> None:
+    """Writes the configuration and seeds the capability cache below the private `root`; `listen` as in
+    `config_files`."""
+    for name, text in config_files(host_uuid, listen).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

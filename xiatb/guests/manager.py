@@ -73,6 +73,7 @@ def make_record(
         accel=chosen,
         lab=plan.lab,
         services=services,
+        ip=plan.baseline.address(guest.name, guest.on) if plan.baseline else "",
     )
 
 
@@ -140,8 +141,10 @@ class LibvirtGuestManager:
         if host_uuid is None:
             raise GuestError(f"{node} is no hypervisor host")
         root = Path(f"/proc/{context.node_pid(node)}/root")
-        hypervisor = Hypervisor(node, root)
-        libvirtd.prepare(root, host_uuid, self._capabilities)
+        baseline = context.plan.baseline
+        listen = baseline.node(node).address if baseline else ""
+        hypervisor = Hypervisor(node, root, listens=bool(listen))
+        libvirtd.prepare(root, host_uuid, self._capabilities, listen)
         hypervisor.start(context)
         libvirtd.keep_capabilities(root, self._capabilities)
         with self._lock:

@@ -50,6 +50,8 @@ class GuestRecord:
     accel: str
     lab: str
     services: tuple[ServiceRecord, ...] = ()
+    ip: str = ""
+    """IPv4 address at home, in a lab with the IP baseline"""
 
     def save(self, path: Path) -> None:
         """Writes the JSON file (0600), whole or not at all."""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from xiatb.errors import XiatbError
-from xiatb.lab import iprouting, namespaces, netlink, priority, private, wire
+from xiatb.lab import baselinenet, iprouting, namespaces, netlink, priority, private, wire
 from xiatb.lab.context import Context, node_environment
 from xiatb.lab.forkserver import ForkServer
 from xiatb.lab.ipnetwork import IP_ROUTER
@@ -84,6 +84,18 @@ class Builder:
                 netlink.set_up(netns, port.name, mtu=port.mtu, mac=port.mac, altname=port.altname)
             if node.kind == IP_ROUTER:
                 iprouting.forward_ip(netns, {port.name: port.ip for port in node.ports}, node.ip_routes)
+        self._baseline()
+
+    def _baseline(self) -> None:
+        """IPv4 on the same interfaces, when the plan has it."""
+        baseline = self.plan.baseline
+        if baseline is None:
+            return
+        for node in self.plan.nodes:
+            taps = baselinenet.taps_of(self.plan, baseline, node)
+            baselinenet.configure(self._netns(node.name), baseline.node(node.name), taps)
+        for guest in self.plan.guests:
+            baselinenet.place_guest(self.plan, guest, guest.on)
 
     def privates(self) -> None:
         """Directories that each hypervisor has for itself."""

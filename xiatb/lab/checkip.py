@@ -34,6 +34,8 @@ def check_ip(source: Source, data: dict[str, Any], nodes: dict[str, Any]) -> Non
                 hint = "one link leads to the IP network"
                 source.add(("links", index, "ip"), f"{name!r} has an IP link already", hint, at_key=True)
         _check_addresses(source, index, link["ip"], used)
+    if gateways and data.get("baseline"):
+        source.add(("baseline",), "no IP baseline beside links with ip", "leave one of both out", at_key=True)
     for name in nodes:
         if _kind(nodes, name) == "ip_router":
             for key in ("ad", "click"):

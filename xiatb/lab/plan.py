@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xiatb.errors import WireError
+from xiatb.lab.baseline import Baseline
 from xiatb.lab.paths import netns_name
 from xiatb.wire.dag import DAG
 from xiatb.wire.dagops import behind
@@ -228,6 +229,8 @@ class Plan:
     """name -> DAG (RE form): NODE.LAB.xia, GUEST.LAB.xia and SERVICE.GUEST.LAB.xia."""
     migration_policy: str = ""
     """absolute path of the policy file of the migration daemons, "" for none."""
+    baseline: Baseline | None = None
+    """the IPv4 network beside XIA, when the topology asks for one."""
 
     def node(self, name: str) -> NodePlan:
         """Raises KeyError when there is none of that name."""
@@ -273,6 +276,7 @@ class Plan:
             guests=tuple(_guest(guest) for guest in data["guests"]),
             names=dict(data["names"]),
             migration_policy=data.get("migration_policy", ""),
+            baseline=Baseline.from_json(data.get("baseline")),
         )
 
 

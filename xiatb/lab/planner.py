@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from xiatb.errors import InvalidFileError
+from xiatb.lab.baselineplan import plan_baseline
 from xiatb.lab.check import split_endpoint
 from xiatb.lab.ipnetwork import IP_ROUTER, IpLink, IpNetwork
 from xiatb.lab.keys import KeyRing
@@ -82,6 +83,7 @@ class _Planner:
             links=links,
             guests=guests,
             names=self._names(nodes, guests),
+            baseline=plan_baseline(nodes, links, guests) if self.file.baseline else None,
         )
 
     def _migration_policy(self) -> str:
@@ -199,7 +201,8 @@ class _Planner:
     def _tap(self, node: str, index: int) -> PortPlan:
         guest, file = sorted(self.file.guests.items())[index]
         name = f"tap{index}"
-        mac = self.ring.mac(node, name)
+        # The baseline's guests keep their gateway's MAC wherever they are.
+        mac = self.ring.mac("taps" if self.file.baseline else node, name)
         return PortPlan(
             name, mac, self._guest_mtu(file), "guest", f"xiatb:{self.lab}:{node}:{name}", guest=guest
         )

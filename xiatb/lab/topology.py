@@ -153,6 +153,7 @@ class TopologyFile(_Part):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 1
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     data_plane: DataPlane = "auto"
+    baseline: Literal["ip"] | None = None
     name_server: Name | None = None
     rendezvous: Name | None = None
     migration_policy: Annotated[str, Field(min_length=1, max_length=4096)] | None = None

@@ -21,6 +21,7 @@ from typing import Any
 from xiatb.guests.agent.protocol import LineDecoder, Message, encode
 from xiatb.guests.agent.services.base import Service, ServiceSpec, run
 from xiatb.guests.agent.services.echo import Echo
+from xiatb.guests.agent.services.ipecho import IpEcho
 from xiatb.guests.agent.services.responder import Responder
 from xiatb.guests.agent.services.writer import Writer
 
@@ -47,6 +48,8 @@ def build_service(spec: ServiceSpec, seed: int) -> Service:
         return Echo(spec)
     if spec.kind == "responder":
         return Responder(spec)
+    if spec.kind == "ip_echo":
+        return IpEcho(spec)
     if spec.kind == "writer":
         return Writer(spec, seed)
     raise ValueError(f"unknown service kind {spec.kind!r}")

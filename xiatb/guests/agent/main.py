@@ -17,6 +17,7 @@ from typing import Any
 from xiatb.errors import XiatbError
 from xiatb.guests.agent import ops, serialport
 from xiatb.guests.agent.children import Children
+from xiatb.guests.agent.ipnet import IpNet
 from xiatb.guests.agent.jobs import Jobs
 from xiatb.guests.agent.netdev import bring_up
 from xiatb.guests.agent.protocol import (
@@ -41,6 +42,8 @@ class Agent:
         self._name = name
         self._children = children
         self._environment = environment
+        self.ip = IpNet("eth0", "")
+        """of a guest of the IP baseline: its address"""
         self._jobs = Jobs()
         self._decoder = LineDecoder(MAX_REQUEST)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +120,9 @@ class Agent:
             return await self._children.counters()
         if op == "service":
             return await self._children.request(message)
+        if op == "address":
+            self.ip.set(str(message.get("address")))
+            return {"address": message.get("address")}
         if op == "poweroff":
             return {}
         raise ValueError(f"unknown op {op[:40]!r}")
@@ -130,32 +136,40 @@ def load(path: str) -> dict[str, Any]:
     return value
 
 
-def _network(config: dict[str, Any]) -> None:
+def _network(config: dict[str, Any], ip: IpNet) -> None:
     for name, mtu in (("lo", None), ("eth0", int(config.get("mtu", 1500)))):
         try:
             bring_up(name, mtu)
         except OSError as error:
             sys.stderr.write(f"xiatb-guest: {name}: {error}\n")
+    if config.get("ip"):
+        try:
+            ip.set(str(config["ip"].get("address")))
+        except (OSError, ValueError, XiatbError) as error:
+            sys.stderr.write(f"xiatb-guest: IPv4: {error}\n")
 
 
 def main(path: str = CONFIG) -> int:
     """Runs the agent of the configuration at `path` until it is told to power off; returns the exit code."""
     config = load(path)
-    name = str(config["name"])
+    name, addresses = str(config["name"]), config.get("ip") or {}
+    ip = IpNet("eth0", str(addresses.get("gateway", "")))
     if os.getpid() != 1 and not config.get("test"):
         Path("/proc/sys/kernel/hostname").write_text(name, encoding="utf-8")
-        _network(config)
+        _network(config, ip)
     environment = {"XIA_CONTROL": str(config.get("control", "")), "PYTHONPATH": "/usr/lib/xiatb"}
     os.environ.update(environment)
     children = Children(config)
     children.start()
     fd = serialport.open_raw(str(config.get("serial", "/dev/ttyS1")))
-    asyncio.run(_live(fd, name, children, environment))
+    asyncio.run(_live(fd, name, children, environment, ip))
     if not config.get("test"):
         ops.power_off()
     return 0
 
 
-async def _live(fd: int, name: str, children: Children, environment: dict[str, str]) -> None:
+async def _live(fd: int, name: str, children: Children, environment: dict[str, str], ip: IpNet) -> None:
     await children.attach()
-    await Agent(fd, name, children, environment).run()
+    agent = Agent(fd, name, children, environment)
+    agent.ip = ip
+    await agent.run()

@@ -1,0 +1,87 @@
+"""The IP baseline's echo: gives back TCP bytes and UDP datagrams on the port of RFC 862, with plain sockets.
+
+What the XIA services echo and responder are for XIA. Datagrams are answered in a loop of two system calls,
+without asyncio's transport, because Python in a TCG guest is some 25 times slower than outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from xiatb.guests.agent.protocol import Message
+from xiatb.guests.agent.services.base import ServiceSpec
+
+PORT = 7
+"""RFC 862."""
+READ = 64 * 1024
+_BURST = 64
+
+
+class IpEcho:
+    """The service object; listens on all addresses, so it goes on when the guest's address changes."""
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        self._port = int(spec.options.get("port", PORT))
+        self._server: asyncio.Server | None = None
+        self._datagrams: socket.socket | None = None
+        self._accepted = 0
+        self._bytes = 0
+        self._broken = 0
+        self._answered = 0
+        self._failed = 0
+
+    async def start(self) -> None:
+        """Opens both sockets; raises OSError when the port is taken."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, port=self._port, family=socket.AF_INET)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            datagrams.bind(("", self._port))
+        except OSError:
+            datagrams.close()
+            raise
+        self._datagrams = datagrams
+        asyncio.get_running_loop().add_reader(datagrams, self._answer, datagrams)
+
+    def counters(self) -> Message:
+        """Connections (accepted, broken), bytes echoed, datagrams answered and failed."""
+        return {
+            "accepted": self._accepted, "broken": self._broken, "bytes": self._bytes,
+            "answered": self._answered, "failed": self._failed,
+        }  # fmt: skip
+
+    async def control(self, message: Message) -> Message:
+        """It has no requests of its own."""
+        raise ValueError(f"an IP echo knows no {message.get('op')!r}; it knows counters")
+
+    def _answer(self, datagrams: socket.socket) -> None:
+        for _ in range(_BURST):
+            try:
+                payload, source = datagrams.recvfrom(READ)
+            except BlockingIOError:
+                return
+            except OSError:  # ICMP about an earlier answer
+                self._failed += 1
+                continue
+            try:
+                datagrams.sendto(payload, source)
+            except OSError:
+                self._failed += 1
+            else:
+                self._answered += 1
+
+    async def _serve(self, reader: Any, writer: Any) -> None:
+        self._accepted += 1
+        try:
+            while data := await reader.read(READ):
+                self._bytes += len(data)
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+            await writer.drain()
+        except OSError:
+            self._broken += 1
+        finally:
+            writer.close()
