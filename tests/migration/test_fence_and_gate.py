@@ -113,7 +113,7 @@ def wait_state(pid: int, wanted: str) -> None:
 def test_fence_freezes_thaws_and_kills(process: subprocess.Popen[bytes], tmp_path: Path) -> None:
     fence = Fence.of("g", tmp_path)
     fence.freeze()
-    wait_state(process.pid, "T")
+    assert state(process.pid) == "T", "at once, not some time later"
     Fence(fence.process).thaw()  # by what the journal says, as a later daemon does
     wait_state(process.pid, "SR")
     fence.freeze()

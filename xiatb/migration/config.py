@@ -28,7 +28,7 @@ class DaemonConfig:
 
     `carrier` is "xia", or "unix" for tests without a network, where `listen` and the peers' addresses are
     paths. `node_control` may be None: guests are then not invited to join. `memory_reserve` bytes are never
-    given away.
+    given away. In `qemu_pids` libvirt writes GUEST.pid.
     """
 
     lab: str
@@ -49,6 +49,7 @@ class DaemonConfig:
     memory_reserve: int = 64 << 20
     accel: str = ""
     policy: Policy = Policy()
+    qemu_pids: Path = Path("/run/libvirt/qemu")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `load` is its inverse."""
@@ -71,6 +72,7 @@ class DaemonConfig:
             "memory_reserve": self.memory_reserve,
             "accel": self.accel,
             "policy": self.policy.to_json(),
+            "qemu_pids": str(self.qemu_pids),
         }
 
 
@@ -84,6 +86,7 @@ _PATHS = (
     "images",
     "disks",
     "guests",
+    "qemu_pids",
 )
 _REQUIRED = ("lab", "host", "key", "state_dir", "socket")
 

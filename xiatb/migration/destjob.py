@@ -179,14 +179,18 @@ class DestinationJob(JobShell):
             self.machine.on_consulted(*told, time.monotonic())
             self.step()
 
+    def on_phase(self, name: str) -> None:
+        """Once the job is decided the guest may be moved on, while the channels still drain."""
+        if name in ("committed", "settled", "done", "failed") and self._holds:
+            self._holds = False
+            self._station.busy.discard(self.guest)
+
     async def wind_up(self) -> None:
         """Channels end by themselves after success; after a failure they are reset."""
         if self._book is not None:
             self._book.revoke()
         ok = self.outcome is not None and self.outcome.ok
         await self.relays.end(3.0 if ok else 0.0)
-        if self._holds:
-            self._station.busy.discard(self.guest)
 
     def _joined(self, locator: str, t: int) -> None:
         self.machine.on_joined(locator, t, time.monotonic())
@@ -258,8 +262,8 @@ class DestinationJob(JobShell):
             self._node.expect(request.hid, request.port)
         elif not leftover:
             leftover = remove_disks(tuple(self._made))
-            for path in (params.ram_socket, params.disk_socket):
-                path(self._runtime, request.job).unlink(missing_ok=True)
+        for path in (params.ram_socket, params.disk_socket):
+            path(self._runtime, request.job).unlink(missing_ok=True)
         self.machine.on_cleaned(fate, leftover, time.monotonic())
         self.step()
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 from xiatb.errors import XiatbError
 
-PIDS = Path("/run/libvirt/qemu")
+STOP_S = 0.5
+_LOOK_S = 0.0002
 
 
 class Fence:
@@ -25,16 +27,25 @@ class Fence:
         self.process = process
 
     @classmethod
-    def of(cls, guest: str, pids: Path = PIDS) -> Fence:
-        """The process that runs `guest` here; one that finds nothing cannot freeze."""
+    def of(cls, guest: str, pids: Path) -> Fence:
+        """The process that runs `guest` here, by libvirt's pid files; finding nothing, it cannot freeze."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((pids / f"{guest}.pid").read_text())
             return cls((pid, _start_time(pid)))
         return cls((0, 0))
 
     def freeze(self) -> None:
-        """Stop the process; raises XiatbError when it is not there."""
+        """Stop the process and return once all its threads stand still, some microseconds later.
+
+        Raises XiatbError when it is not there or does not stop within STOP_S; it then goes on.
+        """
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_S
+        while not _stopped(self.process[0]):
+            if time.monotonic() > deadline:
+                self.thaw()
+                raise XiatbError(f"the guest's process {self.process[0]} does not stop")
+            time.sleep(_LOOK_S)
 
     def thaw(self) -> None:
         """Let it go on; nothing happens when it is gone."""
@@ -62,6 +73,15 @@ class Fence:
             raise XiatbError(f"the guest's process {pid}: {error.strerror}") from None
         finally:
             os.close(handle)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether every thread is in state T (proc(5)); one that has ended stands still too."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+    return True
 
 
 def _start_time(pid: int) -> int:

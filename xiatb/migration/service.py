@@ -23,7 +23,7 @@ from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.destjob import DestinationJob, settled_fate
-from xiatb.migration.driver import Driver, GuestEvent
+from xiatb.migration.driver import Driver, GuestEvent, OnEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
 from xiatb.migration.fence import Fence
 from xiatb.migration.handshake import Session
@@ -56,11 +56,17 @@ class MigrationError(XiatbError):
 class MigrationService:
     """One per hypervisor host."""
 
-    def __init__(self, config: DaemonConfig, key: KeyPair, carrier: Carrier) -> None:
+    def __init__(
+        self,
+        config: DaemonConfig,
+        key: KeyPair,
+        carrier: Carrier,
+        driver: Callable[[str, OnEvent], Driver] = Driver,
+    ) -> None:
         self.config = config
         self._key = key
         self._carrier = carrier
-        self._driver = Driver(config.uri, self._on_guest_event)
+        self._driver = driver(config.uri, self._on_guest_event)
         self._station: Station | None = None
         self._sources: dict[str, SourceJob] = {}
         self._incoming: set[DestinationJob] = set()
@@ -103,6 +109,7 @@ class MigrationService:
             self._at.journal.close(entry.job, entry.role)
             log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
         else:
+            j.remove_files(entry, disks=False)
             self._at.journal.write(replace(entry, state=state))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:

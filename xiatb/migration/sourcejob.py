@@ -67,7 +67,7 @@ class SourceJob(JobShell):
         self.request = request
         self._path = path
         self._station = station
-        self._fence = fence or Fence.of(request.guest)
+        self._fence = fence or Fence.of(request.guest, station.config.qemu_pids)
         self.stream = QemuStream()
         self.passes: list[dict[str, int]] = []
         self.states: list[dict[str, Any]] = []
