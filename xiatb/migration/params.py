@@ -11,7 +11,9 @@ from typing import Any
 
 import libvirt
 
+from xiatb.migration.controller import THROTTLE_FIRST, THROTTLE_STEP
 from xiatb.migration.messages import Request
+from xiatb.migration.options import Options
 
 XBZRLE_CACHE = 64 << 20
 """Bytes of memory at the source for page contents to make differences with; a power of two."""
@@ -43,7 +45,7 @@ def destination_uri(directory: Path, job: str) -> str:
     return f"qemu+unix:///system?socket={rpc_socket(directory, job)}"
 
 
-def migration_flags(request: Request) -> int:
+def migration_flags(request: Request, options: Options) -> int:
     """libvirt's flags for this request."""
     flags: int = (
         libvirt.VIR_MIGRATE_LIVE
@@ -51,24 +53,51 @@ def migration_flags(request: Request) -> int:
         | libvirt.VIR_MIGRATE_PERSIST_DEST
         | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
         | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
-        | libvirt.VIR_MIGRATE_COMPRESSED
     )
-    if request.storage:
-        flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
-    return flags
+    chosen = {
+        libvirt.VIR_MIGRATE_COMPRESSED: options.differences,
+        libvirt.VIR_MIGRATE_PARALLEL: request.streams > 1,
+        libvirt.VIR_MIGRATE_POSTCOPY: request.mode != "precopy",
+        libvirt.VIR_MIGRATE_AUTO_CONVERGE: options.throttle > 0,
+        libvirt.VIR_MIGRATE_NON_SHARED_INC: request.storage and request.incremental,
+        libvirt.VIR_MIGRATE_NON_SHARED_DISK: request.storage and not request.incremental,
+    }
+    return flags | sum(int(flag) for flag, wanted in chosen.items() if wanted)
 
 
-def migration_parameters(request: Request, directory: Path, bandwidth: int = 0) -> dict[str, Any]:
-    """libvirt's typed parameters for this request; `bandwidth` in MiB/s, 0 for no cap."""
+def recovery_flags(request: Request, options: Options) -> int:
+    """libvirt's flags to go on with a post-copy that broke: as before, but it is all about memory now."""
+    storage = int(libvirt.VIR_MIGRATE_NON_SHARED_INC | libvirt.VIR_MIGRATE_NON_SHARED_DISK)
+    return (migration_flags(request, options) & ~storage) | int(libvirt.VIR_MIGRATE_POSTCOPY_RESUME)
+
+
+def recovery_parameters(request: Request, directory: Path) -> dict[str, Any]:
+    """libvirt's typed parameters to go on with a post-copy that broke."""
+    return {libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{ram_socket(directory, request.job)}"}
+
+
+def migration_parameters(request: Request, directory: Path, options: Options) -> dict[str, Any]:
+    """libvirt's typed parameters for this request."""
     parameters: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{ram_socket(directory, request.job)}"
     }
-    # Pages of the hot set go as differences to what the destination has: downtime is mostly made of them.
-    parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = "xbzrle"
-    parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = XBZRLE_CACHE
+    if options.differences:
+        # Pages of the hot set go as differences to what the destination has: downtime is mostly made of them.
+        parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = "xbzrle"
+        parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = XBZRLE_CACHE
+    if request.streams > 1:
+        parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = request.streams
+    if options.throttle:
+        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL] = min(THROTTLE_FIRST, options.throttle)
+        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT] = THROTTLE_STEP
     if request.storage:
         parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{disk_socket(directory, request.job)}"
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [disk.target for disk in request.disks]
-    if bandwidth:
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = bandwidth
+    if options.bandwidth:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = options.bandwidth
     return parameters
+
+
+def memory_channels(request: Request) -> int:
+    """Channels of kind "ram" that the request needs: the main one, and with multifd one for each stream."""
+    return 1 if request.streams == 1 else request.streams + 1

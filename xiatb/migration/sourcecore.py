@@ -18,6 +18,9 @@ from xiatb.migration.machine import Machine
 HANDOVER_S = 30.0
 ANSWER_S = 30.0
 RETRY_S = 1.0
+MOST_RETRY_S = 15.0
+CALM_S = 60.0
+"""Attempts to ask begin a second apart and end at this; each waits twice as long as the one before."""
 ASK_S = 20.0
 """How long the user of a migration that has succeeded waits for the last word; then the disks here stay."""
 CARRYING = ("transfer", "switchover", "cancelling")
@@ -45,6 +48,7 @@ class SourceCore(Machine):
         self._detached = False
         self._step = ""
         self._asked_at = 0.0
+        self._wait = RETRY_S
 
     @classmethod
     def restore(cls, request: m.Request, record: str, now: float) -> Self:
@@ -142,6 +146,8 @@ class SourceCore(Machine):
     def _ask(self, reason: str, now: float) -> None:
         """Find out what became of the guest, for as long as it takes."""
         if self.state != "asking":
+            if now - self._asked_at > CALM_S:
+                self._wait = RETRY_S
             self._asked_at = now
             self._code, self._reason = "lost", reason
             self._enter("asking", now)
@@ -161,7 +167,16 @@ class SourceCore(Machine):
 
     def _pause(self, now: float) -> None:
         self._step = "pause"
-        self.deadline, self.missing = now + RETRY_S, "the next attempt to ask the destination"
+        self.deadline, self.missing = now + self._wait, "the next attempt to ask the destination"
+        self._wait = min(MOST_RETRY_S, 2 * self._wait)
+
+    def hurry(self, now: float) -> bool:
+        """The user does not want to wait for the next attempt to ask; False when none is waited for."""
+        if self.state != "asking" or self._step != "pause":
+            return False
+        self._wait = RETRY_S
+        self._still_asking(now)
+        return True
 
     def _still_asking(self, now: float) -> None:
         """A timer ran out while asking."""

@@ -13,23 +13,30 @@ from xiatb.errors import XiatbError
 from xiatb.migration import actions as a
 from xiatb.migration import journal as j
 from xiatb.migration import params
-from xiatb.migration.channels import Dial, SourceChannels
+from xiatb.migration.channels import Dial, RelaySet
+from xiatb.migration.comparison import Comparison, PagesDifferError
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.fence import Fence
+from xiatb.migration.handover import Departure
 from xiatb.migration.hosting import remove_disks
-from xiatb.migration.messages import Channel, Progress
+from xiatb.migration.messages import Channel, Message, Progress
 from xiatb.migration.options import Options
-from xiatb.migration.policy import DowntimeLimit
 from xiatb.migration.progress import ProgressBoard
-from xiatb.migration.qemustream import QemuStream
+from xiatb.migration.relay import Gate
 from xiatb.migration.rpcgate import FinishGate
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.source import SourceMachine
+from xiatb.migration.stamps import stamps
 from xiatb.migration.station import Station
+from xiatb.migration.steering import Steering, bounds_of
+from xiatb.migration.transfer import Transfer
+from xiatb.migration.tuning import Tuning
 from xiatb.migration.wirestream import Wire
 
 POLL_S = 0.1
+OLD_CALL_S = 10.0
+"""How long libvirt may take to notice that the channels of a broken post-copy are gone."""
 DEFAULT = Options()
 _MOVING = ("transfer", "cancelling", "postcopy", "asking")
 Emit = Callable[[dict[str, Any]], None]
@@ -68,24 +75,50 @@ class SourceJob(JobShell):
         self._path = path
         self._station = station
         self._fence = fence or Fence.of(request.guest, station.config.qemu_pids)
-        self.stream = QemuStream()
+        self.pages = Comparison(request.streams, request.verify)
         self.passes: list[dict[str, int]] = []
         self.states: list[dict[str, Any]] = []
         self._driver = station.driver
         self._node = station.node
+        self._departure = Departure(request, station, machine, self.step)
         self._runtime = station.config.runtime
         self._emit = emit
         self._options = options
-        self._channels: SourceChannels | None = None
+        self._transfer: Transfer | None = None
+        self._relays = RelaySet()
         self._board = ProgressBoard()
-        self._limit = DowntimeLimit()
-        self.limits: list[dict[str, int]] = []
+        self._steering = Steering(
+            bounds_of(options), self._driver, request.guest, self._switch_now, emit, self.name
+        )
+        self._tuning = Tuning(
+            options, self._driver, request.guest, self._steering.controller,
+            partial(self.cancel, code="timeout"), self._switch_now, self._note,
+        )  # fmt: skip
+        self.recoveries = 0
+        """How often a broken post-copy was taken up again."""
         self._t_request = 0
         self._kept_disks: tuple[str, ...] = tuple(disk.path for disk in request.disks if request.storage)
 
-    def cancel(self, reason: str) -> bool:
+    async def change(self, wanted: dict[str, int]) -> dict[str, int]:
+        """Other limits from now on; see Tuning.change."""
+        return await self._tuning.change(wanted)
+
+    def switch(self) -> bool:
+        """Go over to post-copy; False when the mode or the moment does not allow it."""
+        accepted = self.machine.switch(time.monotonic())
+        self.step()
+        return accepted
+
+    def resume(self) -> bool:
+        """Take a broken post-copy up at once, in place of waiting for the next attempt; False when there is
+        nothing to take up."""
+        waits = self.machine.hurry(time.monotonic())
+        self.step()
+        return waits
+
+    def cancel(self, reason: str, code: str = "cancelled") -> bool:
         """Stop the migration; False when it is too late."""
-        accepted = self.machine.cancel(reason, time.monotonic())
+        accepted = self.machine.cancel(reason, time.monotonic(), code)
         self.step()
         return accepted
 
@@ -99,15 +132,17 @@ class SourceJob(JobShell):
         elif event.kind == "MIGRATION":
             status = str(event.data.get("status", ""))
             self.states.append({"status": status, "t_ns": event.t})
-            if status == "postcopy-active":
+            if status == "active" and self.request.mode == "postcopy":
+                self.machine.switch(now)
+            elif status == "postcopy-active":
                 self.machine.on_switched(event.t, now)
             elif status == "postcopy-paused":
                 self.machine.on_stalled(now)
         elif event.kind == "MIGRATION_PASS":
             number = int(event.data.get("pass", 0))
             self.passes.append({"pass": number, "start_ns": event.t})
-            if number > 1:
-                self.stream.next_pass(event.t)
+            if number > 1 and self.pages.watch is not None:
+                self.pages.watch.next_pass(event.t)
         self.step()
 
     def on_phase(self, name: str) -> None:
@@ -119,14 +154,15 @@ class SourceJob(JobShell):
     def perform(self, action: a.Action) -> None:
         """See JobShell."""
         if isinstance(action, a.StartTransfer):
-            self.spawn(self._transfer(action.channels, action.tls))
+            self.spawn(self._carry(action.channels, action.tls))
             self.spawn(self._watch())
+        elif isinstance(action, a.RecoverTransfer):
+            self.recoveries += 1
+            self.spawn(self._carry(action.channels, action.tls, resume=True))
         elif isinstance(action, a.CancelTransfer):
             self.spawn(self._driver.abort(self.request.guest))
-        elif isinstance(action, a.DetachGuest):
-            self._node.detach(self.request.hid)
-        elif isinstance(action, a.ReattachGuest):
-            self._node.expect(self.request.hid, self.request.port)
+        elif isinstance(action, a.DetachGuest | a.ReattachGuest | a.AskDelegation):
+            self._departure.perform(action)
         elif isinstance(action, a.RemoveDisks) and self.request.storage:
             self._kept_disks = remove_disks(self.request.disks)
         elif isinstance(action, a.Redial):
@@ -135,8 +171,8 @@ class SourceJob(JobShell):
             self.hang_up()
         elif isinstance(action, a.StartPostcopy):
             self.spawn(self._start_postcopy())
-        elif isinstance(action, a.CloseChannels) and self._channels is not None:
-            self.spawn(self._channels.close(0.0))
+        elif isinstance(action, a.CloseChannels) and self._transfer is not None:
+            self.spawn(self._transfer.close(0.0))
         else:
             self._perform_fate(action)
 
@@ -193,6 +229,8 @@ class SourceJob(JobShell):
     async def _finish_called(self) -> None:
         """libvirt is about to start the guest there: hand it over, or raise to refuse."""
         postcopy = self.request.mode != "precopy" and await self._driver.in_postcopy(self.request.guest)
+        if not postcopy:
+            await self._verify()
         self.machine.on_finish(postcopy, time.monotonic())
         self.step()
         if not self.machine.may_start:
@@ -209,37 +247,35 @@ class SourceJob(JobShell):
 
     async def wind_up(self) -> None:
         """Close what the transfer opened."""
-        if self._channels is not None:
-            await self._channels.close()
+        if self._transfer is not None:
+            await self._transfer.close()
+        self._departure.close()
         await self._node.settle()
 
-    async def _transfer(self, granted: tuple[Channel, ...], pin: str) -> None:
-        job, directory = self.request.job, self._runtime
-        assert self.link is not None  # noqa: S101 - a transfer begins with the peer's ACCEPT
-        gate = FinishGate(self._finish_called, self._finish_answered)
-        self._channels = SourceChannels(
-            job, granted, self.link.session.channel_key, partial(self._dial, pin),
-            {"ram": lambda: self.stream.feed}, {"rpc": gate}, self._channel_open,
-        )  # fmt: skip
-        self._channels.on_end = self._channel_ended
-        ok, reason = True, ""
+    async def _carry(self, granted: tuple[Channel, ...], pin: str, *, resume: bool = False) -> None:
+        """Let libvirt migrate over these channels, or go on with a post-copy that broke."""
+        assert self.link is not None  # noqa: S101 - channels come with the peer's ACCEPT
+        transfer = Transfer(self.request, self._options, self._driver, self._runtime, self._relays)
+        before, self._transfer = self._transfer, transfer
+        if before is not None:
+            await before.close(0.0)
+            await before.ended(OLD_CALL_S)
+        watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
+        gates: dict[str, Gate] = {"rpc": FinishGate(self._finish_called, self._finish_answered)}
         try:
-            self._channels.listen("rpc", params.rpc_socket(directory, job))
-            self._channels.listen("ram", params.ram_socket(directory, job))
-            if self.request.storage:
-                self._channels.listen("nbd", params.disk_socket(directory, job))
-            await self._driver.migrate(
-                self.request.guest,
-                params.destination_uri(directory, job),
-                params.migration_parameters(self.request, directory, self._options.bandwidth),
-                params.migration_flags(self.request),
-            )
-        except (DriverError, OSError) as error:
-            ok, reason = False, str(error)
-        if not ok:
+            transfer.open(
+                granted, self.link.session.channel_key, partial(self._dial, pin), watches, gates,
+                self._channel_open, self._channel_ended,
+            )  # fmt: skip
+            reason = await transfer.run(resume=resume)
+        except OSError as error:
+            reason = str(error)
+        if reason:
+            log.info("%s: libvirt: %s", self.name, reason)
             reason = await self._check_gone(reason)
-            ok = not reason
-        self.machine.on_transfer_done(ok, reason, time.monotonic())
+        if reason and self._transfer is not transfer:
+            return  # another attempt is under way
+        self.machine.on_transfer_done(not reason, reason, time.monotonic())
         self.step()
 
     async def _dial(self, pin: str, kind: str) -> Wire:
@@ -277,14 +313,15 @@ class SourceJob(JobShell):
         turn = 0
         while self.outcome is None:
             await asyncio.sleep(POLL_S)
-            if self.machine.state not in _MOVING or self._channels is None:
+            if self.machine.state not in _MOVING or self._transfer is None:
                 continue
             if self.machine.state == "asking":
                 self._emit({"event": "progress", "phase": "asking", "remaining": 0, "total": 0, "rate": 0})
                 continue
-            await self._steer()
+            await self._tuning.watch(self._board.phase == "precopy", time.monotonic())
             stats = await self._driver.job_stats(self.request.guest)
-            event = self._board.update(stats, self._channels.relays, len(self.passes), time.monotonic())
+            await self._steer(stats)
+            event = self._board.update(stats, self._relays, len(self.passes), time.monotonic())
             self._emit(event)
             turn += 1
             if turn % 2 == 0 and self.outcome is None and not self.machine.lost and self.link:
@@ -295,43 +332,64 @@ class SourceJob(JobShell):
                     )
                 )  # fmt: skip
 
-    async def _steer(self) -> None:
-        """Set QEMU's downtime limit as the policy wants it, once memory is being copied."""
-        if self._board.phase != "precopy" or self.machine.t_stop:
+    async def _steer(self, stats: dict[str, Any]) -> None:
+        """Let the controller look, once memory is being copied."""
+        if self._board.phase != "precopy" or self.machine.t_stop or self._tuning.forced:
             return
-        limit = self._limit.next(len(self.passes), time.monotonic())
-        if limit is not None:
-            await self._driver.set_downtime_limit(self.request.guest, limit)
-            self.limits.append({"ms": limit, "t_ns": time.monotonic_ns()})
+        relays = self._relays
+        await self._steering.observe(
+            stats, len(self.passes), relays.moved("ram"), relays.backlog(), relays.round_trip(),
+            time.monotonic(),
+        )  # fmt: skip
+
+    def _switch_now(self) -> None:
+        self.switch()
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        """Something was done for the user; it is shown and kept like a decision of the controller."""
+        self._steering.done.append(entry)
+        self._emit({"event": "decision", **entry})
+
+    def on_peer_message(self, message: Message) -> None:
+        """The destination's digests are compared here."""
+        self.pages.hear(message)
+
+    async def _verify(self) -> None:
+        """See Comparison.demand; the migration is given up when pages differ."""
+        try:
+            await self.pages.demand()
+        except PagesDifferError as error:
+            log.error("%s: %s", self.name, error.message)
+            self.machine.cancel(error.message, time.monotonic(), "corrupted")
+            self.step()
+            raise
 
     def result(self) -> dict[str, Any]:
         """Everything measured, for the CLI and result.json. Times are monotonic nanoseconds, 0 when
         unknown."""
         machine = self.machine
-        channels = self._channels.relays.report() if self._channels is not None else {}
-        total = (machine.t_commit - self._t_request) / 1e6 if machine.t_commit and self._t_request else None
-        downtime = (machine.t_resume - machine.t_stop) / 1e6 if machine.t_resume and machine.t_stop else None
+        channels = self._relays.report()
         return {
             "job": self.request.job,
             "guest": self.request.guest,
+            "mode": self.request.mode,
+            "streams": self.request.streams,
             "storage": self.request.storage,
+            "incremental": self.request.incremental,
+            "recoveries": self.recoveries,
             "encrypted": bool(self.request.tls),
             "accel": self.request.accel,
-            "total_ms": round(total, 3) if total is not None else None,
-            "downtime_ms": round(downtime, 3) if downtime is not None else None,
-            "t_request_ns": self._t_request,
-            "t_stop_ns": machine.t_stop,
-            "t_resume_ns": machine.t_resume,
-            "t_attached_ns": machine.t_attached,
-            "t_commit_ns": machine.t_commit,
+            **stamps(machine, self._t_request),
             "locator": machine.locator,
             "passes": self.passes,
             "phases": self.phases,
             "qemu_states": self.states,
-            "downtime_limits": self.limits,
+            "decisions": self._steering.done,
+            "capped": bool(self._options.bandwidth),
             "bytes_qemu": {kind: channels.get(kind, {}).get("sent", 0) for kind in ("rpc", "ram", "nbd")},
             "channels": channels,
-            "pages": self.stream.as_dict(),
+            "pages": self.pages.report(),
+            "handover": self._departure.report(),
             "memory_bytes": self.request.memory,
             "disks_kept": list(self._kept_disks),
             "leftover": list(machine.leftover),
