@@ -56,11 +56,15 @@ _PHASES = {
 @click.option(
     "--no-encrypt", is_flag=True, help="Bulk channels in the clear, to compare or to look at in Wireshark."
 )
+@click.option(
+    "--transport", type=click.Choice(["xia", "tcp"]), default="xia", show_default=True,
+    help="tcp: libvirt's own migration over TCP/IP, in a lab with baseline: ip.",
+)  # fmt: skip
 @lab_option
 @output_option
 def command(
     guest: str, host: str, storage: bool, controls: tuple[str, ...], bandwidth: int, no_encrypt: bool,
-    lab: str | None, output: str,
+    transport: str, lab: str | None, output: str,
 ) -> None:  # fmt: skip
     """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
 
@@ -72,6 +76,7 @@ def command(
     """
     options: dict[str, Any] = {
         "congestion": channel_controls(controls), "bandwidth": bandwidth, "encrypt": not no_encrypt,
+        "transport": transport,
     }  # fmt: skip
     require_root()
     name = choose_lab(lab).lab

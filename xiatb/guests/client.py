@@ -26,7 +26,7 @@ Locate = Callable[[], Path]
 
 RETRY = 0.1
 ATTEMPT = 10.0
-IDEMPOTENT = {"ready", "uptime", "checksum", "counters", "write_file", "exec_poll"}
+IDEMPOTENT = {"ready", "uptime", "checksum", "counters", "write_file", "address", "exec_poll"}
 """Requests that may be sent again when no answer came (writing the same file twice gives the same file)."""
 
 _identifiers = itertools.count(int.from_bytes(os.urandom(4), "big") << 16)
@@ -123,7 +123,11 @@ class AgentClient:
         state: Message = {}
         while (left := end - time.monotonic()) > 0:
             answer, _ = self._attempt({"op": "ready"}, min(1.0, left))
-            state = result_of(answer) if answer is not None else state
+            try:
+                state = result_of(answer) if answer is not None else state
+            except AgentError as error:
+                if error.code != "EBUSY":  # a slow guest finds all the questions asked so far at once
+                    raise
             if state.get("ready") is True:
                 return state
             alive()

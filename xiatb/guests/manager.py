@@ -15,7 +15,7 @@ from typing import Any
 
 import libvirt
 
-from xiatb.errors import HostNotAbleError, XiatbError
+from xiatb.errors import DeadlineError, HostNotAbleError, XiatbError
 from xiatb.guests import accel, domain, guestconfig, image, libvirtd
 from xiatb.guests.client import AgentClient
 from xiatb.guests.hypervisor import Hypervisor
@@ -165,9 +165,9 @@ class LibvirtGuestManager:
         try:
             state = client.wait_ready(READY_DEADLINE, alive)
         except XiatbError as error:
-            raise type(error)(
-                f"guest {guest}: {error.message}; console: {hypervisor.console_end(record)}"
-            ) from error
+            text = f"guest {guest}: {error.message}; console: {hypervisor.console_end(record)}"
+            kind = DeadlineError if isinstance(error, DeadlineError) else GuestError
+            raise kind(text) from error
         failed = [
             f"{name}: {s['message']}" for name, s in state["services"].items() if s["state"] == "failed"
         ]

@@ -94,6 +94,10 @@ class Driver:
         """libvirt's statistics of the running job; empty when there is none."""
         return await self._thread(self._job_stats, name)
 
+    async def completed_stats(self, name: str) -> dict[str, Any]:
+        """libvirt's statistics of the job that brought the guest here; empty when there was none."""
+        return await self._thread(self._completed_stats, name)
+
     async def set_downtime_limit(self, name: str, milliseconds: int) -> None:
         """Tell QEMU how long the guest may be stopped; nothing happens when no migration runs."""
         await self._thread(self._set_downtime_limit, name, milliseconds)
@@ -222,6 +226,16 @@ class Driver:
             return {}
         try:
             stats: dict[str, Any] = dom.jobStats()
+        except libvirt.libvirtError:
+            return {}
+        return stats
+
+    def _completed_stats(self, name: str) -> dict[str, Any]:
+        dom = self._lookup(name)
+        if dom is None:
+            return {}
+        try:
+            stats: dict[str, Any] = dom.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
         except libvirt.libvirtError:
             return {}
         return stats

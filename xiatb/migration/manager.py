@@ -23,6 +23,7 @@ from xiatb.lab.plan import NodePlan, Plan
 from xiatb.lab.process import ProcessId, stop_all
 from xiatb.lab.readiness import ready_pipe
 from xiatb.migration import policyfile
+from xiatb.migration.baseline import TRANSPORTS, TcpTransport
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.node.control_protocol import ControlError
 from xiatb.wire.dag import DAG
@@ -78,6 +79,7 @@ class MigrationManager:
     def __init__(self) -> None:
         self._daemons: dict[str, ProcessId] = {}
         self._lock = threading.Lock()
+        self._tcp = TcpTransport()
 
     def start_node(self, context: LabContext, node: str) -> None:
         """See lab.extensions.NodeService."""
@@ -136,11 +138,16 @@ class MigrationManager:
     ) -> dict[str, Any]:
         """Move a guest; `emit` gets the daemon's events. Gives the daemon's result dict.
 
-        `options` are the fields of options.Options that are not to have their default.
+        `options` are the fields of options.Options that are not to have their default, and `transport`: "xia"
+        or "tcp" (tcptransport).
 
         Raises ControlError with code EUSAGE for an unknown guest or host or when the guest is there already,
         else with the migration's reason as code: the guest then runs on where it was.
         """
+        wanted = dict(options or {})
+        transport = wanted.pop("transport", "xia")
+        if transport not in TRANSPORTS:
+            raise ControlError(USAGE, f"no transport {transport!r}; one of {', '.join(TRANSPORTS)}")
         self._check(context.plan, guest, to)
         self._revive(context)
         source, states = self.where(context, guest)
@@ -152,14 +159,32 @@ class MigrationManager:
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
         try:
-            wanted = {**(options or {}), "guest": guest, "to": to, "storage": storage}
-            result = self._run(context, source, wanted, emit)
+            if transport == "tcp":
+                result = self._tcp.migrate(context, guest, source, to, storage, wanted, emit)
+            else:
+                wanted |= {"guest": guest, "to": to, "storage": storage}
+                result = {"transport": "xia", **self._run(context, source, wanted, emit)}
         except SocketGoneError:
             now, _ = self.where(context, guest)
             where = f"the guest runs on {now}" if now else f"look for the guest on {source}"
             raise ControlError("lost", f"the migration daemon of {source} has ended; {where}") from None
         self._moved(context, guest, to)
+        self._tcp.follow(context, guest, source, to)
         return result
+
+    def plan(
+        self, context: LabContext, guest: str, to: str, storage: bool, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What `migrate` would be, without starting anything (planning.py). Raises as `migrate` does."""
+        self._check(context.plan, guest, to)
+        source, _ = self.where(context, guest)
+        if source is None:
+            raise ControlError("not-running", f"guest {guest} is not running")
+        if source == to:
+            raise ControlError(USAGE, f"guest {guest} is already on {to}")
+        request = {**options, "guest": guest, "to": to, "storage": storage}
+        with ControlClient(socket_path(context.paths, source)) as client:
+            return {"from": source, **client.request("plan", timeout=SILENCE_S, **request)}
 
     def _run(self, context: LabContext, source: str, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         """Let the source's daemon do it; events go to `emit`, the result comes back."""
@@ -184,6 +209,8 @@ class MigrationManager:
     def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
         """Cancel the guest's migration; {"cancelled": False} when it is too late. ControlError if there is
         none."""
+        if (told := self._tcp.cancel(guest)) is not None:
+            return {"cancelled": told}
         source, _ = self.where(context, guest)
         for node in [source] if source else [n.name for n in context.plan.kind("hypervisor")]:
             return self._ask(context, node, "cancel", guest=guest)
