@@ -79,6 +79,7 @@ def agent(tmp_path):
         "name": "test",
         "test": True,
         "serial": os.ttyname(slave),
+        "control": str(tmp_path / "control.sock"),
         "services": [{"name": "w", "kind": "writer", "options": {"path": str(tmp_path / "disk")}}],
     }
     (tmp_path / "guest.json").write_text(json.dumps(config))
@@ -212,3 +213,41 @@ def test_the_decoder_of_the_client_is_bounded():
     for _ in range(100):
         decoder.feed(b"x" * 65536)
     assert len(decoder._buffer) <= decoder.limit
+
+
+class NodeStub:
+    """A node's control socket that signs whatever it is asked to, and notes the requests."""
+
+    def __init__(self, path):
+        self.asked = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(1)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        client, _ = self._listener.accept()
+        with client, client.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                self.asked.append(request)
+                result = {"hid": "HID:" + "0" * 40} if request["op"] == "subscribe" else {"join": "ab"}
+                answer = {"id": request["id"], "ok": True, "result": result}
+                client.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def test_the_guests_node_signs_for_a_move(agent, tmp_path):
+    client, _, _ = agent
+    client.wait_ready(20.0)
+    for request in ({"op": "delegate", "invite": "00"}, {"op": "consent", "destination": "SID:x"}):
+        with pytest.raises(AgentError) as caught:  # there is no node
+            client.request(request)
+        assert caught.value.code == "EIO"
+    long = {"op": "delegate", "invite": "0" * 1025}
+    for request in ({"op": "delegate"}, long, {"op": "consent", "destination": 1}):
+        with pytest.raises(AgentError) as caught:
+            client.request(request)
+        assert caught.value.code == "EINVAL"
+    node = NodeStub(tmp_path / "control.sock")
+    assert client.request({"op": "delegate", "invite": "00ff"}) == {"join": "ab"}
+    assert [(r["op"], r.get("invite")) for r in node.asked] == [("subscribe", None), ("delegate", "00ff")]

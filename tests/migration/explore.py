@@ -33,6 +33,8 @@ def check_end(w: World) -> None:
         if machine is None or not machine.finished:
             state = None if machine is None else machine.state
             raise Violation(f"the {name} hangs in {state}: {w.path}")
+    if w.src_runs and (w.placed or w.redirecting):
+        raise Violation(f"packets go to the destination, the guest is at the source: {w.path}")
     if w.src_runs and (w.dst_disk or w.copy != "none" or w.dst_record not in ("", "none")):
         raise Violation(f"something is left at the destination: {w.path}")
     if w.dst_runs and (w.alive or w.frozen):

@@ -19,7 +19,7 @@ from xiatb.migration import messages as m
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.source import SourceMachine
 
-_UNSEEN = ("deadline", "_asked_at", "_reason", "missing", "t_commit", "peer", "request")
+_UNSEEN = ("deadline", "_asked_at", "_wait", "_reason", "missing", "t_commit", "peer", "request")
 
 
 class Violation(AssertionError):
@@ -37,12 +37,16 @@ class World:
         self, source: type[SourceMachine] = SourceMachine,
         destination: type[DestinationMachine] = DestinationMachine, *, mode: str = "precopy",
         heals: bool = True, cuts: int = 0, crashes: int = 0, cancels: int = 0, faults: int = 0,
-        timers: int = 0,
+        timers: int = 0, delegates: bool = False,
     ) -> None:  # fmt: skip
         self.make_source, self.make_destination = source, destination
         self.request: m.Request = m.decode({**m.encode(REQUEST), "mode": mode})  # type: ignore[assignment]
         self.heals, self.cuts, self.crashes, self.cancels = heals, cuts, crashes, cancels
         self.faults, self.timers = faults, timers
+        self.delegates = delegates
+        self.held = self.placed = self.redirecting = False
+        """The destination's node holds the guest's delegation, has attached the guest by it; the source's node
+        sends the guest's packets on."""
         self.now = 0.0
         self.network = True
         self.src: SourceMachine | None = source(self.request)
@@ -139,8 +143,15 @@ def _source(w: World, side: str, action: a.Action) -> None:
             w.frozen = False
         case a.EndCopy():
             w.alive = w.frozen = False
+        case a.AskDelegation():
+            if w.delegates:
+                w.events += ("g:signed",)
+        case a.DetachGuest():
+            w.redirecting = True
+        case a.ReattachGuest():
+            w.redirecting = False
         case a.RunHere():
-            w.wants = True
+            w.wants, w.redirecting = True, False
         case a.RemoveDisks():
             w.src_disk = False
         case a.Hangup():
@@ -166,7 +177,12 @@ def _destination(w: World, side: str, action: a.Action) -> None:
         case a.Prepare():
             w.dst_disk, w.dst_record = True, "prepared"
             w.events += ("d:prepared",)
+        case a.HoldDelegation():
+            w.held = True
+        case a.ExpectGuest():
+            w.placed = w.placed or w.held
         case a.Clean():
+            w.held = w.placed = False
             w.rpc_dst = w.serving = False
             if w.rpc_src:
                 _tell(w, "s:rpc")
@@ -217,7 +233,7 @@ def moves(w: World) -> Iterator[tuple[str, Move, bool]]:
         yield f"->{w.out[0].TYPE}", _deliver_out, False
     if w.back and w.peer:
         yield f"<-{w.back[0].TYPE}", _deliver_back, False
-    for side in "stdc":
+    for side in "stdcg":
         first = next((e for e in w.events if e[0] == side), "")
         if first and _possible(w, first):
             yield first, lambda w, e=first: _event(w, e), False  # type: ignore[misc]
@@ -296,7 +312,7 @@ def _deliver_back(w: World) -> None:
 
 
 def _possible(w: World, event: str) -> bool:
-    if event[0] in "st":
+    if event[0] in "stg":
         return w.src is not None
     if event == "d:cleaned":
         return w.copy != "incoming" or w.packaged
@@ -311,6 +327,8 @@ def _event(w: World, event: str) -> None:
     kind, _, which = event.partition(":")[2].partition(":")
     if event[0] in "st" and w.src is not None:
         _source_event(w, w.src, kind)
+    elif event[0] == "g" and w.src is not None:
+        w.src.on_delegated("ab", w.now)
     elif event[0] in "dc":
         _destination_event(w, kind, which)
 
@@ -496,7 +514,8 @@ def _cut(w: World) -> None:
 def _crash_source(w: World) -> None:
     w.crashes -= 1
     w.src, w.called = None, False
-    w.events = tuple(e for e in w.events if e[0] not in "st")
+    w.events = tuple(e for e in w.events if e[0] not in "stg")
+    w.redirecting = False  # the guest's next JOIN at the source ends it (xiatb.node.handover)
     w.rpc_dst = False
     w.serving = False
     _close_source(w)
@@ -506,6 +525,7 @@ def _crash_source(w: World) -> None:
 def _crash_destination(w: World) -> None:
     w.crashes -= 1
     w.dst = w.con = None
+    w.held = w.placed = False  # an attachment that its guest does not refresh ages
     w.events = tuple(e for e in w.events if e[0] not in "dc")
     w.finish = "" if w.finish in ("flying", "answer") else w.finish
     w.serving = False

@@ -42,7 +42,10 @@ CHANNELS = tuple(m.Channel(kind=kind, index=0, token=TOKEN) for kind in m.KINDS)
 EXAMPLES: list[m.Message] = [
     CAPABILITIES,
     REQUEST,
+    m.Examine(job=JOB, request=REQUEST),
+    m.Examined(job=JOB, code="no-room", reason="too big"),
     m.Accept(job=JOB, channels=CHANNELS),
+    m.Delegation(job=JOB, join="01ab"),
     m.Reject(job=JOB, code="no-room", reason="too big"),
     m.Progress(job=JOB, phase="precopy", passes=2, transferred=1, remaining=2, rate=3),
     m.Switchover(job=JOB, t_stop=5),

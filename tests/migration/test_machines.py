@@ -75,7 +75,7 @@ def test_source_goes_the_whole_way() -> None:
     machine.on_message(CAPABILITIES, 0.1)
     assert kinds(machine) == ["request"]
     machine.on_message(m.Accept(job=JOB, channels=CHANNELS), 0.2)
-    assert kinds(machine) == ["Record", "StartTransfer"]
+    assert kinds(machine) == ["Record", "StartTransfer", "AskDelegation"]
     machine.on_stopped(1_000, 1.0)
     assert kinds(machine) == ["DetachGuest", "switchover"]
     machine.on_finish(False, 1.05)

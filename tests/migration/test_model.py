@@ -25,6 +25,10 @@ BOUNDS: list[dict[str, Any]] = [
     {"crashes": 1, "timers": 1},
     {"cuts": 1, "cancels": 1, "faults": 1},
     {"crashes": 1, "cancels": 1, "faults": 1},
+    {"delegates": True, "cancels": 1, "faults": 1},
+    {"delegates": True, "cuts": 1, "timers": 1},
+    {"delegates": True, "crashes": 1},
+    {"delegates": True, "mode": "postcopy", "cuts": 1},
     {"mode": "postcopy", "cuts": 1},
     {"mode": "postcopy", "crashes": 2},
     {"mode": "postcopy", "cuts": 1, "cancels": 1},
@@ -103,6 +107,13 @@ class AnswersWithoutLooking(DestinationMachine):
             super()._inquire(message, now)
 
 
+class LeavesTheRoute(SourceMachine):
+    """Does not take the guest's packets back when it runs on."""
+
+    def on_resumed_here(self, now: float) -> None:
+        self._detached = False
+
+
 class ForgetsPostcopy(DestinationMachine):
     """Treats a guest in post-copy as one that has arrived."""
 
@@ -115,6 +126,7 @@ class ForgetsPostcopy(DestinationMachine):
     ("bug", "bounds", "found"),
     [
         (WithoutFence, {"crashes": 1}, "two copies run"),
+        (LeavesTheRoute, {"delegates": True, "faults": 1}, "packets go to the destination"),
         (WithoutFence, {"cuts": 1}, "two copies run"),
         (WithoutJournal, {"crashes": 1}, "no copy runs|left at the source"),
         (ResumesOnTimeout, {"cuts": 1, "timers": 2}, "two copies run"),

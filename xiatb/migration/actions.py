@@ -26,6 +26,14 @@ class Prepare(Action):
 
 
 @dataclass(frozen=True)
+class Examine(Action):
+    """Destination: look whether this guest could come, without making anything; answer with
+    `on_examined`."""
+
+    request: Request
+
+
+@dataclass(frozen=True)
 class StartTransfer(Action):
     """Source: open the local sockets and start libvirt's migration; answer with `on_transfer_done`. `tls`:
     the certificate's hash that the destination must show on the channels."""
@@ -119,8 +127,24 @@ class Regrant(Action):
 
 
 @dataclass(frozen=True)
+class AskDelegation(Action):
+    """Source: have the guest answer the destination's `invite` in advance, with `on_delegated`; remember
+    `locator`, where its packets are sent on to after `DetachGuest`."""
+
+    invite: str
+    locator: str
+
+
+@dataclass(frozen=True)
+class HoldDelegation(Action):
+    """Destination: keep the guest's signed JOIN for `ExpectGuest`."""
+
+    join: str
+
+
+@dataclass(frozen=True)
 class DetachGuest(Action):
-    """Source: the guest is stopped here, withdraw its routes."""
+    """Source: the guest is stopped here; send its packets on to where it goes, or withdraw its routes."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +154,8 @@ class ReattachGuest(Action):
 
 @dataclass(frozen=True)
 class ExpectGuest(Action):
-    """Destination: invite the guest to join; answer with `on_joined`."""
+    """Destination: attach the guest by its delegation, or invite it to join; answer with `on_joined`. Asked
+    for when the guest has stopped and again when it runs here."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class DestinationMachine(Machine):
             m.Capabilities: self._capabilities, m.Request: self._requested, m.Progress: self._progress,
             m.Switchover: self._switchover, m.Switched: self._switched, m.Commit: self._commit,
             m.Abort: self._source_aborts, m.Release: self._release, m.Inquire: self._inquire,
-            m.Recover: self._recover,
+            m.Recover: self._recover, m.Delegation: self._delegated, m.Examine: self._examine,
         }.get(type(message))  # fmt: skip
         if handler is None:
             self._give_up("protocol", f"the source sent {message.TYPE} to a destination", now)
@@ -71,9 +71,11 @@ class DestinationMachine(Machine):
             handler(message, now)  # type: ignore[operator]
 
     def on_prepared(
-        self, channels: tuple[m.Channel, ...], code: str, reason: str, now: float, tls: str = ""
-    ) -> None:
-        """The shell has made room (empty `code`) or says why not; `tls` as in Accept."""
+        self, channels: tuple[m.Channel, ...], code: str, reason: str, now: float, tls: str = "",
+        offer: tuple[str, str] = ("", ""),
+    ) -> None:  # fmt: skip
+        """The shell has made room (empty `code`) or says why not; `tls` and `offer` (invite, locator) as in
+        Accept."""
         if self.state == "cancelled-early" and code:
             self._aborted(())
         elif self.state == "cancelled-early":
@@ -84,8 +86,19 @@ class DestinationMachine(Machine):
                 self._do(a.Forget())
                 self._finish(False, code, reason)
                 return
-            self._send(m.Accept(job=self.job, channels=channels, tls=tls))
+            invite, locator = offer
+            self._send(
+                m.Accept(job=self.job, channels=channels, tls=tls, invite=invite, locator=locator[:1500])
+            )
             self._enter("transfer", now)
+
+    def on_examined(
+        self, channels: tuple[m.Channel, ...], code: str, reason: str, now: float, tls: str = ""
+    ) -> None:
+        """`Examine` is done; as in `on_prepared`."""
+        if self.state == "examining":
+            self._send(m.Examined(job=self.job, code=code, reason=reason[:1000], channels=channels, tls=tls))
+            self._enter("examined", now, RELEASE_S, "the source's release")
 
     def on_resumed(self, t_resume: int, now: float) -> None:
         """The guest runs here."""
@@ -152,7 +165,9 @@ class DestinationMachine(Machine):
         self._ended("here")
 
     def on_guest_gone(self, now: float) -> None:
-        """The guest has died here during post-copy."""
+        """The guest has died here: during post-copy, or when it had just begun to run."""
+        if self.state == "running":
+            self._settle("lost")
         self._ended("lost")
 
     def on_lost(self, reason: str, now: float) -> None:
@@ -200,6 +215,14 @@ class DestinationMachine(Machine):
         self._enter("preparing", now)
         self._do(a.Prepare(message))
 
+    def _examine(self, message: m.Examine, now: float) -> None:
+        if self.state != "request" or self.peer is None:
+            self._give_up("protocol", "examine out of turn", now)
+            return
+        self.job = message.job
+        self._enter("examining", now)
+        self._do(a.Examine(message.request))
+
     def _progress(self, message: m.Progress, now: float) -> None:
         """Progress is for the shell's display and log; it does not change the state."""
 
@@ -210,6 +233,10 @@ class DestinationMachine(Machine):
             # INVITEs are retried on a short timer and the guest's tap keeps frames while the guest is
             # stopped: one is already waiting in its queue when the guest starts to run.
             self._invite()
+
+    def _delegated(self, message: m.Delegation, now: float) -> None:
+        if self.state == "transfer":
+            self._do(a.HoldDelegation(message.join))
 
     def _switched(self, message: m.Switched, now: float) -> None:
         self.t_stop = self.t_stop or message.t_stop
@@ -245,7 +272,7 @@ class DestinationMachine(Machine):
         elif self.state in _ARRIVING:
             self._clean(now)
         elif self.state == "running":
-            self._settle("here")
+            self._settle(self.fate or "here")
             self._answer(now)
         elif self.state in ("committed", "settled"):
             self._answer(now)
@@ -274,7 +301,9 @@ class DestinationMachine(Machine):
             self._finish(False, message.code, self._reason)
 
     def _release(self, message: m.Release, now: float) -> None:
-        if self.state in ("committed", "settled") or (self.state == "postcopy" and self.fate):
+        if self.state == "examined":
+            self._finish(True)
+        elif self.state in ("committed", "settled") or (self.state == "postcopy" and self.fate):
             self._do(a.Forget())
             self._finish(self.fate == "here", "" if self.fate == "here" else "lost", self._reason)
         else:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from xiatb.errors import WireError
 from xiatb.migration import fields as f
 
-KINDS = ("rpc", "ram", "nbd")
+KINDS = ("rpc", "ram", "nbd", "probe")
 REJECT_CODES = (
     "not-a-peer",
     "busy",
@@ -80,7 +80,7 @@ class Channel:
 
 def nested(cls: type[Any]) -> f.Check:
     """A check for a JSON object that holds the fields of dataclass `cls`."""
-    return lambda value: _build(cls, value)
+    return lambda value: build(cls, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class Request(Message):
     streams: int = _f(f.number(1, 16), 1)
     tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
     verify: bool = _f(f.flag, False)
-    consent: Consent | None = _f(lambda v: None if v is None else _build(Consent, v), None)
+    consent: Consent | None = _f(lambda v: None if v is None else build(Consent, v), None)
     xml_digest: str = _f(f.text(64, "[0-9a-f]*"), "")
 
     @property
@@ -145,14 +145,39 @@ class Request(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Examine(Message):
+    """In place of a request: would you take this guest? Nothing is made or kept for it."""
+
+    TYPE: ClassVar[str] = "examine"
+    job: str = _f(f.JOB)
+    request: Request = _f(nested(Request))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined(Message):
+    """The answer to `examine`: empty `code`, or the one of the reject that a request would get. The channel
+    is for a probe of the path; `tls` as in `accept`. The session ends with the source's `release`."""
+
+    TYPE: ClassVar[str] = "examined"
+    job: str = _f(f.JOB)
+    code: str = _f(f.choice("", *REJECT_CODES), "")
+    reason: str = _f(f.WORDS, "")
+    channels: tuple[Channel, ...] = _f(f.sequence(nested(Channel), 4), ())
+    tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Accept(Message):
     """Admission: the guest may come; one token for each channel that the source may open. `tls` is the
-    SHA-256 of the destination's certificate there, empty when they are not encrypted."""
+    SHA-256 of the destination's certificate there, empty when they are not encrypted. `invite` is the INVITE
+    of the destination's node for the guest (hex), `locator` that node's address; empty when there is none."""
 
     TYPE: ClassVar[str] = "accept"
     job: str = _f(f.JOB)
     channels: tuple[Channel, ...] = _f(f.sequence(nested(Channel), 64))
     tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
+    invite: str = _f(f.text(1024, "([0-9a-f]{2})*"), "")
+    locator: str = _f(f.text(1500), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +202,16 @@ class Progress(Message):
     transferred: int = _f(f.number(0), 0)
     remaining: int = _f(f.number(0), 0)
     rate: int = _f(f.number(0), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegation(Message):
+    """The guest's JOIN in answer to the invitation in `Accept` (hex), to be used when it has stopped. At most
+    one, while the guest runs at the source; ignored at any other time."""
+
+    TYPE: ClassVar[str] = "delegation"
+    job: str = _f(f.JOB)
+    join: str = _f(f.text(1024, "([0-9a-f]{2})+"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,9 +357,12 @@ TYPES: dict[str, type[Message]] = {
     for cls in (
         Capabilities,
         Request,
+        Examine,
+        Examined,
         Accept,
         Reject,
         Progress,
+        Delegation,
         Switchover,
         Switched,
         Inquire,
@@ -355,10 +393,11 @@ def decode(value: dict[str, Any]) -> Message:
     cls = TYPES.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise WireError(f"unknown control message {str(kind)[:40]!r}")
-    return _build(cls, value)
+    return build(cls, value)
 
 
-def _build(cls: type[T], value: Any) -> T:
+def build(cls: type[T], value: Any) -> T:
+    """The dataclass `cls` of a JSON object, every field checked; raises `WireError`."""
     if not isinstance(value, dict):
         raise WireError("expected an object")
     arguments: dict[str, Any] = {}

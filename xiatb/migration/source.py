@@ -20,6 +20,11 @@ CAPABILITIES_S = 15.0
 ADMISSION_S = 30.0
 COMMIT_S = 15.0
 ATTACH_S = 10.0
+SWITCHOVER_S = 15.0
+"""Longest stop of the guest before the hand-over; a path that is dead for longer costs the migration, not the
+guest. A pause of ten seconds is still lived through."""
+CANCEL_S = 3.0
+"""How long libvirt may take to give up in order: over a dead path its own farewell would wait for a minute."""
 CLEAN_S = 30.0
 _DOUBT = ("handover", "postcopy", "asking")
 
@@ -65,7 +70,12 @@ class SourceMachine(SourceCore):
         self._detach()
         self._send_unless_lost(m.Switchover(job=self.request.job, t_stop=t_stop))
         if self.state == "transfer":
-            self._enter("switchover", now)
+            self._enter("switchover", now, SWITCHOVER_S, "the hand-over of the stopped guest")
+
+    def on_delegated(self, join: str, now: float) -> None:
+        """The guest has signed its JOIN for the destination; of use only before it has stopped."""
+        if self.state == "transfer" and not self.t_stop:
+            self._send_unless_lost(m.Delegation(job=self.request.job, join=join))
 
     def on_resumed_here(self, now: float) -> None:
         """libvirt let the guest run on here: the migration has failed or was cancelled after STOP."""
@@ -123,6 +133,8 @@ class SourceMachine(SourceCore):
             self._hang_up(f"{self.missing} did not come in time", now)
         elif self.state == "attach":
             self._release()
+        elif self.state == "cancelling":
+            self._do(a.CloseChannels())
         elif self.state == "aborting":
             self._failed(f"{self._reason} (and {self.missing} did not come)")
         else:
@@ -150,6 +162,8 @@ class SourceMachine(SourceCore):
             self._enter("transfer", now)
             self._driving = True
             self._do(a.StartTransfer(message.channels, message.tls))
+            if self.request.hid:
+                self._do(a.AskDelegation(message.invite, message.locator))
 
     def _reject(self, message: m.Reject, now: float) -> None:
         if self.state != "admission":
@@ -239,7 +253,7 @@ class SourceMachine(SourceCore):
             if self.state != "cancelling":
                 self._code, self._reason = code, reason
                 self._do(a.CancelTransfer())
-                self._enter("cancelling", now)
+                self._enter("cancelling", now, CANCEL_S, "libvirt's end of the migration")
         elif self.state in (*_DOUBT, "commit"):
             self._hang_up(reason, now)
         elif self.state == "attach":

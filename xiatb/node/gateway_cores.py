@@ -109,6 +109,7 @@ class GatewayCores(Cores):
         data = packet.data
         self._plane.receive_join(packet.port, bytes(data[6:12]), memoryview(data)[14:], time.monotonic())
         self.run()
+        self.handover.heard()
 
     def receive_routing(self, packet: Packet) -> None:
         """A packet for SID_XROUTE. Routing messages do not cross IP networks."""

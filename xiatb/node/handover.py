@@ -44,7 +44,7 @@ class Handover:
         self._plane = plane
         self._ad = ad
         self._held: dict[bytes, tuple[int, Join]] = {}
-        self._away: dict[bytes, asyncio.TimerHandle] = {}
+        self._away: dict[bytes, tuple[asyncio.TimerHandle, int]] = {}
         self.stats = {"delegations": 0, "delegations_used": 0, "redirects": 0}
 
     # Destination
@@ -122,7 +122,8 @@ class Handover:
         element.moved[hid.key] = behind_router(to, hid, self._ad)
         self._node.tables.remove(hid.key)
         self._end_timer(hid)
-        self._away[hid.id] = self._node.loop.call_later(min(seconds, MAX_REDIRECT), self._gone, hid)
+        timer = self._node.loop.call_later(min(seconds, MAX_REDIRECT), self._gone, hid)
+        self._away[hid.id] = (timer, self._plane.join.hosts[hid.id].seq)
         self.stats["redirects"] += 1
 
     def stay(self, hid: XID) -> None:
@@ -136,6 +137,13 @@ class Handover:
         if here is not None:
             self._node.tables.set(hid.key, host_entry(here.port, hid.id))
 
+    def heard(self) -> None:
+        """A join message was taken: a guest that has joined here anew is not away, whoever said so."""
+        for hid, (_, seq) in list(self._away.items()):
+            here = self._plane.join.hosts.get(hid)
+            if here is not None and here.seq > seq:
+                self.stay(here.hid)
+
     def drop(self, hid: XID) -> None:
         """Forget all about the guest; what may stand of its attachment is not touched."""
         self._held.pop(hid.id, None)
@@ -146,7 +154,7 @@ class Handover:
 
     def close(self) -> None:
         """Ends the timers."""
-        for timer in self._away.values():
+        for timer, _ in self._away.values():
             timer.cancel()
         self._away.clear()
 
@@ -155,10 +163,10 @@ class Handover:
         self._cores.detach(hid)
 
     def _end_timer(self, hid: XID) -> bool:
-        timer = self._away.pop(hid.id, None)
-        if timer is not None:
-            timer.cancel()
-        return timer is not None
+        away = self._away.pop(hid.id, None)
+        if away is not None:
+            away[0].cancel()
+        return away is not None
 
     def _element(self) -> Any:
         return self._node.router.elements.get("core/local/moved")

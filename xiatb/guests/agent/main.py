@@ -123,6 +123,8 @@ class Agent:
         if op == "address":
             self.ip.set(str(message.get("address")))
             return {"address": message.get("address")}
+        if op in ("delegate", "consent"):
+            return await ops.sign(message)
         if op == "poweroff":
             return {}
         raise ValueError(f"unknown op {op[:40]!r}")

@@ -22,6 +22,9 @@ MAX_OUTPUT = 24 * 1024
 """Bytes kept of each output stream of a command: base64 of two such fit one message."""
 MAX_FILE = 1 << 30
 MAX_TIMEOUT = 3600.0
+MAX_SIGNED = 1024
+"""Longest text that the host may want signed."""
+SIGN_DEADLINE = 5.0
 _PIECE = 256 * 1024
 _ENVIRONMENT_TOP = 64
 
@@ -177,3 +180,16 @@ def power_off(patience: float = 3.0) -> None:
     while not _root_is_read_only() and time.monotonic() < end:
         time.sleep(0.01)
     trigger.write_text("o", encoding="ascii")
+
+
+async def sign(message: Message) -> Message:
+    """What the guest's node signs with the key of its HID for a move: `delegate` answers the `invite` of a
+    router, `consent` names a `destination`. The node proves what it is given; raises XiatbError."""
+    from xiatb.node import stack  # there already, but not for the tests' agent
+
+    op = _text(message, "op")
+    name = "invite" if op == "delegate" else "destination"
+    value = _text(message, name)
+    if len(value) > MAX_SIGNED:
+        raise ValueError(f"{name} is too long")
+    return dict(await asyncio.wait_for(stack.default().request(op, **{name: value}), SIGN_DEADLINE))
