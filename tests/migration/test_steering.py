@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from xiatb.migration.controller import FIRST_LIMIT_MS, Bounds
+from xiatb.migration.controller import FIRST_LIMIT_MS, Bounds, words
 from xiatb.migration.driver import DriverError
 from xiatb.migration.options import parse
-from xiatb.migration.steering import MIB, Steering, bounds_of, words
+from xiatb.migration.steering import MIB, Steering, bounds_of
 
 
 class Recorder:

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from xiatb.cli import migrationview as view
 from xiatb.cli.labs import choose_lab, lab_option, require_root
 from xiatb.cli.output import output_option, print_json
 from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
@@ -21,6 +22,7 @@ from xiatb.lab.client import LabClient
 from xiatb.node.control_protocol import ControlError
 from xiatb.transport.config import CONTROLS
 
+_PLAN_S = 60.0
 _CHANNELS = ("rpc", "ram", "nbd")
 _PHASES = {
     "capabilities": "greeting the destination",
@@ -60,11 +62,18 @@ _PHASES = {
     "--transport", type=click.Choice(["xia", "tcp"]), default="xia", show_default=True,
     help="tcp: libvirt's own migration over TCP/IP, in a lab with baseline: ip.",
 )  # fmt: skip
+@click.option(
+    "--no-verify", is_flag=True, help="Don't count the guest's pages and compare them at both sides."
+)
+@click.option(
+    "--plan", "plan_only", is_flag=True,
+    help="Say what would happen, predict time, downtime and bytes; move nothing."
+)
 @lab_option
 @output_option
 def command(
     guest: str, host: str, storage: bool, controls: tuple[str, ...], bandwidth: int, no_encrypt: bool,
-    transport: str, lab: str | None, output: str,
+    transport: str, no_verify: bool, plan_only: bool, lab: str | None, output: str,
 ) -> None:  # fmt: skip
     """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
 
@@ -76,11 +85,14 @@ def command(
     """
     options: dict[str, Any] = {
         "congestion": channel_controls(controls), "bandwidth": bandwidth, "encrypt": not no_encrypt,
-        "transport": transport,
+        "transport": transport, "verify": not no_verify,
     }  # fmt: skip
     require_root()
     name = choose_lab(lab).lab
     client = LabClient(name)
+    if plan_only:
+        show_plan(client, {"guest": guest, "to": host, "storage": storage, **options}, output)
+        return
     with client, _Cancel(name, guest) as cancel:
         events = client.stream("migrate", guest=guest, to=host, storage=storage, params=options)
         try:
@@ -91,6 +103,24 @@ def command(
         print_json(result)
     else:
         _tell(result)
+    if result.get("pages", {}).get("verified") is False:
+        raise XiatbError("the guest has moved, but its memory did not arrive as it was sent: restart it")
+
+
+def show_plan(client: LabClient, wanted: dict[str, Any], output: str) -> None:
+    """Ask for a plan and show it; raises XiatbError when there is none, or when the destination refuses."""
+    del wanted["transport"]
+    with client:
+        try:
+            plan = client.request("migrate_plan", timeout=_PLAN_S, params=wanted)
+        except ControlError as error:
+            raise _meaning(error, cancelled=False) from None
+    if output == "json":
+        print_json(plan)
+    else:
+        view.tell_plan(plan)
+    if not plan["admitted"]:
+        raise XiatbError(f"{plan['to']} would not take the guest ({plan['code']})")
 
 
 def channel_controls(words: tuple[str, ...]) -> dict[str, str]:
@@ -136,6 +166,8 @@ def follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
             elif event["event"] == "phase" and plain:
                 phase = str(event.get("phase"))
                 click.echo(f"[{time.monotonic() - begin:6.1f} s] {_PHASES.get(phase, phase)}", err=True)
+            elif event["event"] == "decision" and not quiet:
+                console.print(view.decision(event), highlight=False)
             elif event["event"] == "phase":
                 _show_phase(progress, task, str(event.get("phase")))
             elif event["event"] == "progress":
@@ -176,6 +208,8 @@ def _tell(result: dict[str, Any]) -> None:
     ]
     for label, value in rows:
         click.echo(f"  {label:<12} {value}")
+    if "pages" in result:
+        view.tell_pages(result["pages"])
     if result.get("note"):
         click.echo(f"  note: {result['note']}", err=True)
 

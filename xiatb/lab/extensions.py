@@ -153,5 +153,10 @@ class Migrator(NodeService, Protocol):
 
         `options`: plain data that the migrator knows (migration.options)."""
 
+    def plan(
+        self, context: LabContext, guest: str, to: str, storage: bool, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What `migrate` would do and take, as a dict; nothing is started."""
+
     def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
         """Stop a migration under way."""

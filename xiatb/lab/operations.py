@@ -1,7 +1,7 @@
 """What a lab's supervisor does for its clients over lab.sock; the protocol is the nodes' control protocol.
 
 Operations: status, plan, down, capture_start, capture_stop, link_set, link_show, link_state, run, run_wait,
-run_kill, names_set, guest_exec, agent, migrate, migrate_cancel.
+run_kill, names_set, guest_exec, agent, migrate, migrate_cancel, migrate_plan.
 Streaming ones send events that carry the request's id before their answer.
 """
 
@@ -72,6 +72,7 @@ class LabOperations:
             "agent": self.op_agent,
             "migrate": self.op_migrate,
             "migrate_cancel": self.op_migrate_cancel,
+            "migrate_plan": self.op_migrate_plan,
         }
 
     def session_gone(self, session: Session) -> None:
@@ -197,8 +198,14 @@ class LabOperations:
         guest, to = field(request, "guest", str), field(request, "to", str)
         storage, migrator = field(request, "storage", bool, False), self._migrator()
         emit = self._emitter(session, request)
-        options = {k: v for k, v in request.items() if k not in ("id", "op", "guest", "to", "storage")}
+        options = _options(request)
         return await self._thread(lambda: migrator.migrate(self._context, guest, to, storage, emit, options))
+
+    async def op_migrate_plan(self, session: Session, request: Json) -> Json:
+        """As migrate: what it would do and take; nothing is started."""
+        guest, to = field(request, "guest", str), field(request, "to", str)
+        storage, migrator, options = field(request, "storage", bool, False), self._migrator(), _options(request)
+        return await self._thread(lambda: migrator.plan(self._context, guest, to, storage, options))
 
     async def op_migrate_cancel(self, session: Session, request: Json) -> Json:
         """{guest}: stop a migration under way."""
@@ -293,3 +300,8 @@ class LabOperations:
 
     def _thread(self, work: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _options(request: Json) -> Json:
+    """The migrator's options in a request."""
+    return {k: v for k, v in request.items() if k not in ("id", "op", "guest", "to", "storage")}

@@ -17,6 +17,7 @@ QEMU stops the guest once what remains takes less than the limit at the rate it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -213,3 +214,15 @@ class Controller:
 
 def _rate(bytes_a_second: float) -> str:
     return f"{bytes_a_second * 8 / 1e6:.1f} Mbit/s"
+
+
+def words(entry: Mapping[str, Any]) -> str:
+    """A decision (see Decision.as_dict) in words, for a log or a user."""
+    value = int(entry["value"])
+    act = {
+        "downtime": f"downtime limit {value} ms",
+        "bandwidth": f"bandwidth cap {value / (1 << 20):.0f} MiB/s",
+        "throttle": f"the guest's processors throttled to {100 - value} %",
+        "postcopy": "switch to post-copy",
+    }[str(entry["kind"])]
+    return f"{act}: {entry['reason']}"

@@ -2,7 +2,8 @@
 
 Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
 "result"|"error"}`. Ops: migrate {guest, to, storage, and the fields of
-options.Options}, cancel {guest}, status {}, states {guests}.
+options.Options}, plan {as migrate}, cancel {guest}, set {guest, options.TUNABLE}, switch {guest}, resume {guest}, status {},
+states {guests}.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
-from xiatb.migration.options import parse
+from xiatb.migration.options import parse, parse_change
 from xiatb.migration.service import MigrationError, MigrationService
 from xiatb.node.control import listening_socket
 from xiatb.node.control_protocol import (
@@ -88,16 +89,21 @@ class DaemonSocket:
 
     async def _serve(self, request: Json, say: Any) -> Json:
         op = field(request, "op", str)
-        if op == "migrate":
-            return await self._service.migrate(
-                field(request, "guest", str),
-                field(request, "to", str),
-                storage=field(request, "storage", bool, False),
-                emit=say,
-                options=parse({k: v for k, v in request.items() if k not in _OWN}),
-            )
+        if op in ("migrate", "plan"):
+            guest, to = field(request, "guest", str), field(request, "to", str)
+            storage = field(request, "storage", bool, False)
+            options = parse({k: v for k, v in request.items() if k not in _OWN})
+            if op == "plan":
+                return await self._service.plan(guest, to, storage=storage, options=options)
+            return await self._service.migrate(guest, to, storage=storage, emit=say, options=options)
         if op == "cancel":
             return {"cancelled": self._service.cancel(field(request, "guest", str))}
+        if op == "set":
+            wanted = parse_change({k: v for k, v in request.items() if k not in _OWN})
+            return await self._service.change(field(request, "guest", str), wanted)
+        if op in ("switch", "resume"):
+            guest = field(request, "guest", str)
+            return {"accepted": getattr(self._service, op)(guest)}
         if op == "status":
             return self._service.status()
         if op == "states":

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from xiatb.errors import IdentityError, XiatbError
 from xiatb.migration import actions as a
+from xiatb.migration import handover, params
 from xiatb.migration import journal as j
-from xiatb.migration import params
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.driver import Driver, DriverError, GuestEvent
+from xiatb.migration.examination import Examiner
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.pagewatch import PageWatch
@@ -57,6 +58,7 @@ class DestinationJob(JobShell):
         self._made: list[Disk] = []
         self._holds = False
         self._watch: PageWatch | None = None
+        self._examiner: Examiner | None = None
 
     @property
     def job(self) -> str:
@@ -71,6 +73,9 @@ class DestinationJob(JobShell):
     async def on_channel(self, request: ChannelOpen, wire: Wire, pin: str) -> None:
         """A stream that asks to be one of this job's channels; runs until the channel ends. `pin` is the hash
         of the certificate that it has shown, "" when it is not encrypted."""
+        if self._examiner is not None:
+            await self._examiner.take(request, wire, pin)
+            return
         wanted = self.machine.request.tls if self.machine.request is not None else ""
         try:
             if not hmac.compare_digest(pin, wanted):
@@ -91,6 +96,16 @@ class DestinationJob(JobShell):
             self.step()
             return
         await asyncio.wait([self.relays.run(request.kind, relay)])
+
+    async def _examine(self, request: Request) -> None:
+        """Would the guest be taken? See examination.py."""
+        assert self.link is not None and self.machine.peer is not None  # noqa: S101 - asked for by the peer
+        examiner = Examiner(self._station, request, self.peer, self.link.session.channel_key)
+        code, reason = await examiner.verdict(self.machine.peer, self._own)
+        self._examiner = examiner
+        granted = () if code else examiner.grant()
+        self.machine.on_examined(granted, code, reason, time.monotonic(), self._pin(request))
+        self.step()
 
     def on_guest_event(self, event: GuestEvent) -> None:
         """An event of the local hypervisor about this guest."""
@@ -124,6 +139,8 @@ class DestinationJob(JobShell):
         request = self.machine.request
         if isinstance(action, a.Consult):
             self.spawn(self._consult(action))
+        elif isinstance(action, a.Examine):
+            self.spawn(self._examine(action.request))
         elif isinstance(action, a.Forget):
             self._station.journal.close(self.job, j.DESTINATION)
         elif request is None:
@@ -131,9 +148,11 @@ class DestinationJob(JobShell):
         elif isinstance(action, a.Record):
             self._record(request, action.state)
         elif isinstance(action, a.Regrant):
-            self.machine.on_granted(self._grant(request), time.monotonic(), self._pin(request))
+            self.spawn(self._regrant(request))
         elif isinstance(action, a.Prepare):
             self.spawn(self._prepare(request))
+        elif isinstance(action, a.HoldDelegation):
+            self.spawn(handover.hold(self._node, request, action.join))
         elif isinstance(action, a.ExpectGuest):
             self._node.expect(request.hid, request.port, self._joined)
         elif isinstance(action, a.Clean):
@@ -213,7 +232,8 @@ class DestinationJob(JobShell):
         if code:
             remove_disks(tuple(self._made))
             self._made.clear()
-        self.machine.on_prepared(channels, code, reason, time.monotonic(), self._pin(request))
+        pin, offer = self._pin(request), await handover.offer(self._node, request)
+        self.machine.on_prepared(channels, code, reason, time.monotonic(), pin, offer)
         self.step()
 
     async def _make_room(self, request: Request) -> tuple[Channel, ...]:
@@ -242,10 +262,20 @@ class DestinationJob(JobShell):
         """Tokens for all channels of the job, bound to the session at hand; earlier ones are worthless."""
         assert self.link is not None  # noqa: S101 - asked for by a message of the peer
         self._book = TokenBook(request.job, self.link.session.channel_key)
-        channels = self._book.grant("rpc", 1) + self._book.grant("ram", 1)
+        channels = self._book.grant("rpc", 1) + self._book.grant("ram", params.memory_channels(request))
         if request.storage:
             channels += self._book.grant("nbd", len(request.disks))
         return channels
+
+    async def _regrant(self, request: Request) -> None:
+        """Fresh channels for a post-copy: the old ones must be gone first, so that QEMU and libvirtd here
+        know that it is broken."""
+        if self._book is not None:
+            self._book.revoke()
+        await self.relays.end(0.0)
+        if self.link is not None:
+            self.machine.on_granted(self._grant(request), time.monotonic(), self._pin(request))
+            self.step()
 
     async def _clean(self, request: Request) -> None:
         """End the incoming guest, then remove what was made for it; see actions.Clean."""

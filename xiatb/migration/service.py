@@ -17,6 +17,7 @@ from xiatb.identity.keys import KeyPair
 from xiatb.migration import actions as a
 from xiatb.migration import frames, hosting, tokens
 from xiatb.migration import journal as j
+from xiatb.migration.advisor import Advisor
 from xiatb.migration.carrier import Carrier
 from xiatb.migration.channels import read_frame, refuse
 from xiatb.migration.config import DaemonConfig, Peer
@@ -72,6 +73,7 @@ class MigrationService:
         self._incoming: set[DestinationJob] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self._streams = 0
+        self._advisor = Advisor(config.state_dir, config.qemu_pids)
 
     async def start(self) -> None:
         """Connect to libvirtd and start to accept peers; raises HostNotAbleError, XiatbError, OSError."""
@@ -200,9 +202,24 @@ class MigrationService:
 
     def cancel(self, guest: str) -> bool:
         """Cancel the guest's outgoing migration; False when it is too late. UsageError when there is none."""
+        return self._outgoing(guest).cancel("cancelled by the user")
+
+    def _outgoing(self, guest: str) -> SourceJob:
         if guest not in self._sources:
             raise UsageError(f"guest {guest} is not being migrated from {self.config.host}")
-        return self._sources[guest].cancel("cancelled by the user")
+        return self._sources[guest]
+
+    async def change(self, guest: str, wanted: dict[str, int]) -> dict[str, int]:
+        """Other limits for the guest's outgoing migration; UsageError when there is none, DriverError."""
+        return await self._outgoing(guest).change(wanted)
+
+    def switch(self, guest: str) -> bool:
+        """Switch the guest's outgoing migration to post-copy; False when mode or moment do not allow it."""
+        return self._outgoing(guest).switch()
+
+    def resume(self, guest: str) -> bool:
+        """Take the guest's broken post-copy up now; False when it waits for nothing."""
+        return self._outgoing(guest).resume()
 
     async def migrate(
         self,
@@ -217,15 +234,7 @@ class MigrationService:
 
         Raises UsageError for a host that makes no sense and MigrationError when the guest was not moved.
         """
-        peer = self._peer(to)
-        facts = await self._driver.guest(guest)
-        if facts is None:
-            state = await self._driver.state(guest)
-            raise MigrationError(
-                "not-running", f"guest {guest} is not running on {self.config.host} ({state})"
-            )
-        if guest in self._at.busy:
-            raise MigrationError("busy", f"guest {guest} is already being moved")
+        peer, facts = self._peer(to), await self._running(guest)
         self._at.busy.add(guest)
         try:
             request = await self._request(facts, storage, options)
@@ -235,6 +244,7 @@ class MigrationService:
                 SourceMachine(request), link, self._path(peer, options.congestion), self._at, emit, options
             )
             self._sources[guest] = job
+            foreseen = self._advisor.begin(request, to, options)
             outcome = await job.run(await self._at.capabilities(facts.accel))
         finally:
             self._at.busy.discard(guest)
@@ -242,10 +252,39 @@ class MigrationService:
         result = {**job.result(), "from": self.config.host, "to": to, "note": outcome.reason}
         result["congestion"] = dict(options.congestion)
         if not outcome.ok:
+            foreseen.cancel()
             raise MigrationError(
                 outcome.code, outcome.reason, hint=_HINTS.get(outcome.code, ""), result=result
             )
+        await self._advisor.end(foreseen, to, result)
         return result
+
+    async def plan(self, guest: str, to: str, *, storage: bool, options: Options) -> dict[str, Any]:
+        """What `migrate` would be: see Advisor.plan. Raises as `migrate` does."""
+        peer, facts = self._peer(to), await self._running(guest)
+        request = await self._request(facts, storage, options)
+        link = await self._dial_control(peer)
+        path, own = self._path(peer, options.congestion), await self._at.capabilities(facts.accel)
+
+        async def dial(pin: str, kind: str) -> Wire:
+            wire = await path.channel(kind)
+            return await self._at.tls.connect(wire, pin) if pin else wire
+
+        try:
+            return await self._advisor.plan(request, to, options, link, dial, own)
+        except (XiatbError, OSError) as error:
+            raise MigrationError("failed", f"no plan for {guest} to {to}: {error}") from None
+
+    async def _running(self, guest: str) -> GuestFacts:
+        facts = await self._driver.guest(guest)
+        if facts is None:
+            state = await self._driver.state(guest)
+            raise MigrationError(
+                "not-running", f"guest {guest} is not running on {self.config.host} ({state})"
+            )
+        if guest in self._at.busy:
+            raise MigrationError("busy", f"guest {guest} is already being moved")
+        return facts
 
     def _permit(self, request: Request, to: str) -> None:
         try:
@@ -268,7 +307,8 @@ class MigrationService:
         disks = tuple([await hosting.inspect_disk(*disk) for disk in facts.disks])
         pin = self._at.tls.pin if options.encrypt else ""
         return request_for(
-            secrets.token_hex(4), facts, identity, disks, storage=storage and bool(disks), tls=pin
+            secrets.token_hex(4), facts, identity, disks, storage=storage and bool(disks), tls=pin,
+            options=options,
         )
 
     async def _dial_control(self, peer: Peer) -> ControlLink:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from xiatb.migration.controller import Bounds, Controller, Decision, Sample
+from xiatb.migration.controller import Bounds, Controller, Decision, Sample, words
 from xiatb.migration.driver import DriverError
 from xiatb.migration.options import Options
 
@@ -112,15 +112,3 @@ def bounds_of(options: Options) -> Bounds:
         after_passes=1 if options.mode == "postcopy" else options.after_passes,
         deadline_s=options.deadline,
     )
-
-
-def words(entry: dict[str, Any]) -> str:
-    """A decision in words, for a log or a user."""
-    value = int(entry["value"])
-    act = {
-        "downtime": f"downtime limit {value} ms",
-        "bandwidth": f"bandwidth cap {value / MIB:.0f} MiB/s",
-        "throttle": f"the guest's processors throttled to {100 - value} %",
-        "postcopy": "switch to post-copy",
-    }[str(entry["kind"])]
-    return f"{act}: {entry['reason']}"

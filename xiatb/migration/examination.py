@@ -1,0 +1,66 @@
+"""The destination's side of `migrate --plan`: the checks of an admission, and the end of a probe of the path.
+Nothing is made or kept for the guest."""
+
+from __future__ import annotations
+
+import hmac
+
+from xiatb.errors import IdentityError
+from xiatb.migration import probe, tokens
+from xiatb.migration.channels import refuse
+from xiatb.migration.driver import DriverError
+from xiatb.migration.hosting import RefusedError, admit
+from xiatb.migration.messages import Capabilities, Channel, Request
+from xiatb.migration.station import Station
+from xiatb.migration.tokens import ChannelOpen, TokenBook
+from xiatb.migration.wirestream import Wire
+
+
+class Examiner:
+    """Of one control session; `channel_key` is the session's, `source` the peer's name."""
+
+    def __init__(self, station: Station, request: Request, source: str, channel_key: bytes) -> None:
+        self._station = station
+        self._request = request
+        self._source = source
+        self._book = TokenBook(request.job, channel_key)
+
+    async def verdict(self, peer: Capabilities, own: Capabilities) -> tuple[str, str]:
+        """("", "") when the guest may come, else code and reason of the reject that a request would get. A
+        guest that can sign is taken to consent."""
+        try:
+            await self._check(peer, own)
+        except RefusedError as error:
+            return error.code, error.message
+        except (DriverError, OSError) as error:
+            return "failed", str(error)
+        return "", ""
+
+    async def _check(self, peer: Capabilities, own: Capabilities) -> None:
+        request, station = self._request, self._station
+        if request.guest in station.busy:
+            raise RefusedError("busy", f"{request.guest} is already being moved to or from {own.host}")
+        refusal = station.config.policy.refusal(
+            request.guest, self._source, own.host, encrypted=bool(request.tls), consent=bool(request.hid)
+        )
+        if refusal:
+            raise RefusedError("policy", f"{own.host}: {refusal}")
+        state = await station.driver.state(request.guest)
+        admit(request, peer, own, station.facts, state, station.config.disks)
+
+    def grant(self) -> tuple[Channel, ...]:
+        """A channel for the probe."""
+        return self._book.grant("probe", 1)
+
+    async def take(self, opening: ChannelOpen, wire: Wire, pin: str) -> None:
+        """A stream that asks to be the probe; `pin` is the hash of the certificate that it has shown."""
+        try:
+            if not hmac.compare_digest(pin, self._request.tls):
+                raise IdentityError("the probe is not encrypted as was said")
+            self._book.redeem(opening)
+        except IdentityError as error:
+            await refuse(wire, error.message)
+            return
+        await wire.write(tokens.pack_answer())
+        await probe.receive(wire)
+        await wire.close()
