@@ -94,6 +94,16 @@ def test_multifd_waits_for_all_channels() -> None:
     assert watch.ledger.totals.normal == 3
 
 
+def test_a_multifd_channel_may_be_ahead_of_the_block_list() -> None:
+    watch = PageWatch(2)
+    main, _ = watch.channel()
+    ahead, _ = watch.channel()
+    ahead(INTRODUCTION + packet([0x2000], 1, flags=1))
+    assert watch.ledger.totals.normal == 0
+    main(HEAD + section(1, full(0, 1, RAM)) + b"\x04")
+    assert (watch.complete, watch.trouble, watch.ledger.totals.normal) == (True, "", 2)
+
+
 def test_a_recovered_post_copy_is_compared_by_the_last_versions() -> None:
     watch = PageWatch()
     watch.channel()[0](HEAD + section(1, full(0, 1, RAM) + full(0x1000, 2)))

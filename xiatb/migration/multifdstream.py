@@ -17,6 +17,8 @@ MAGIC: Final = 0x11223344
 VERSION: Final = 1
 MAX_PAGES: Final = 1024
 """Pages a packet may hold; QEMU's own are of 128 (MULTIFD_PACKET_SIZE)."""
+MAX_WAITING: Final = 64 << 20
+"""Bytes of a channel that are kept for the main channel to catch up."""
 _COMPRESSION: Final = 7 << 1
 _SYNC: Final = 1
 
@@ -34,6 +36,9 @@ class MultifdStream:
         self.pages = 0
         self.packets = 0
         self.syncs = 0
+        self.waiting = False
+        """The next packet is for a RAM block that the main channel has not declared yet: feed b"" when it
+        has."""
         self._buffer = bytearray()
         self._offsets: list[int] = []
         self._block: Block | None = None
@@ -50,6 +55,8 @@ class MultifdStream:
                 pass
         except (ValueError, KeyError, IndexError, struct.error) as error:
             self.off = f"parser: {error}"
+        if len(self._buffer) > MAX_WAITING:
+            self.off = "pages of a RAM block that was never declared"
         if self.off:
             self._buffer.clear()
 
@@ -80,15 +87,18 @@ class MultifdStream:
             self.off = "no multifd packet where one was due"
         elif room > MAX_PAGES or used > room:
             self.off = f"implausible packet of {used} pages in {room}"
-        elif flags & _COMPRESSION or size != used * PAGE:
-            self.off = "compressed pages"
+        elif flags & _COMPRESSION or (used and size != used * PAGE):
+            self.off = "compressed pages"  # the size in a packet without pages is that of the one before
         if self.off:
             return False
         end = _HEADER.size + 8 * room
         if len(self._buffer) < end:
             return False
         if used:
-            self._block = self.ledger.blocks[name.split(b"\0", 1)[0].decode("ascii")]
+            self._block = self.ledger.blocks.get(name.split(b"\0", 1)[0].decode("ascii"))
+            self.waiting = self._block is None
+            if self._block is None:
+                return False
             # Pages are taken from the end of a reversed list: a pop costs nothing there.
             self._offsets = list(struct.unpack_from(f">{used}Q", self._buffer, _HEADER.size))[::-1]
         del self._buffer[:end]

@@ -70,7 +70,7 @@ class PageWatch:
         """Observers for the next memory channel: of what goes to the destination, and of what comes back."""
         self._opened += 1
         if self._opened == 1:
-            return self._costed(self.stream.feed), self._costed(self.returns.feed)
+            return self._costed(self._main), self._costed(self.returns.feed)
         if self._several:
             channel = MultifdStream(self.ledger)
             self._channels.append(channel)
@@ -80,6 +80,12 @@ class PageWatch:
         self.stream.resumed()
         self.returns.resumed()
         return self._costed(self.stream.feed), self._costed(self.returns.feed)
+
+    def _main(self, data: bytes) -> None:
+        self.stream.feed(data)
+        for channel in self._channels:
+            if channel.waiting:
+                channel.feed(b"")
 
     def _costed(self, feed: Observer) -> Observer:
         def observe(data: bytes) -> None:

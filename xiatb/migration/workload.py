@@ -9,6 +9,7 @@ samples 512 pages of a GiB, which is 80 pages of a small guest: too few to tell 
 from __future__ import annotations
 
 import math
+import os
 import random
 import re
 import time
@@ -55,8 +56,7 @@ class GuestMemory:
     def page(self, offset: int) -> bytes:
         """The page at `offset` bytes of the first RAM block. Raises SamplingError when QEMU has ended."""
         try:
-            self._file.seek(self._start + offset)
-            data = self._file.read(PAGE)
+            data = os.pread(self._file.fileno(), PAGE, self._start + offset)
         except OSError as error:
             raise SamplingError(f"the guest's memory can't be read: {error}") from error
         if len(data) != PAGE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -46,6 +47,8 @@ class Figure:
     baseline: list[float] = field(default_factory=list)
     unit: str = ""
     """of `measured` and `baseline`"""
+    note: str = ""
+    """why there are no values"""
 
     def add(self, measured: float, baseline: float | None = None) -> None:
         """Another run's result; without a baseline the value is `measured` itself."""
@@ -56,13 +59,13 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """The median of the runs."""
-        return statistics.median(self.values)
+        """The median of the runs, NaN when there are none."""
+        return statistics.median(self.values) if self.values else math.nan
 
     @property
     def met(self) -> bool:
-        """Whether the median meets the bar."""
-        return self.bar.met_by(self.value)
+        """Whether the median meets the bar; what was not measured meets none."""
+        return self.bar == Bar() or self.bar.met_by(self.value)
 
 
 def as_json(figures: Sequence[Figure], *, runs: int, load: float) -> str:
@@ -80,7 +83,8 @@ def as_json(figures: Sequence[Figure], *, runs: int, load: float) -> str:
 
 
 def _one(figure: Figure) -> dict[str, Any]:
-    return {**asdict(figure), "value": round(figure.value, 4), "met": figure.met}
+    value = round(figure.value, 4) if figure.values else None
+    return {**asdict(figure), "value": value, "met": figure.met}
 
 
 def rows(figures: Sequence[Figure]) -> list[list[str]]:
@@ -90,7 +94,7 @@ def rows(figures: Sequence[Figure]) -> list[list[str]]:
             f"{figure.benchmark}: {figure.name}",
             _amount(figure.measured, figure.unit),
             _amount(figure.baseline, figure.unit),
-            f"{figure.value:.3f}",
+            f"{figure.value:.3f}" if figure.values else figure.note,
             str(figure.bar),
             _verdict(figure),
             str(len(figure.values)),
