@@ -45,11 +45,17 @@ class Hypervisor:
         """The path from outside for `path` as the hypervisor sees it."""
         return self.root / path.lstrip("/")
 
+    @property
+    def daemon(self) -> str:
+        """What the lab calls its libvirtd."""
+        return f"libvirtd {self.name}"
+
     def start(self, context: LabContext) -> None:
-        """Starts libvirtd and waits until it answers."""
+        """Starts libvirtd and waits until it answers. One that is started again takes up the guests that its
+        predecessor has left running."""
         log = context.paths.node(self.name) / "libvirtd.log"
         self._process = context.spawn(
-            self.name, prioritised(libvirtd.argv(listens=self._listens), GUEST), what="libvirtd", log=log
+            self.name, prioritised(libvirtd.argv(listens=self._listens), GUEST), what=self.daemon, log=log
         )
         self._connection = libvirtd.wait_ready(self.root, self._process)
 

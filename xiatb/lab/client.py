@@ -112,7 +112,8 @@ class ControlClient:
 
 def _error(told: Json) -> XiatbError:
     code, message = str(told.get("code", "EPROTO")), str(told.get("message", "no reason given"))
-    return DeadlineError(message) if code == "ETIMEDOUT" else ControlError(code, message)
+    hint = str(told.get("hint", ""))
+    return DeadlineError(message, hint=hint) if code == "ETIMEDOUT" else ControlError(code, message, hint=hint)
 
 
 class LabClient(ControlClient):

@@ -76,10 +76,16 @@ class Transfer:
                 request.guest, params.destination_uri(directory, request.job), parameters, flags
             )
         except DriverError as error:
-            return str(error) or "libvirt gave no reason"
+            return self._explained(str(error) or "libvirt gave no reason")
         finally:
             self._over.set()
         return ""
+
+    def _explained(self, reason: str) -> str:
+        """libvirt's reason and, when a channel broke, what it is that broke: libvirt sees only the end."""
+        relays = self._channels.relays.relays if self._channels is not None else []
+        broken = next((relay.error for _, relay in relays if relay.error), "")
+        return f"{reason} ({broken})" if broken else reason
 
     def cut(self) -> asyncio.Future[None]:
         """Close the local ends of all channels, so that libvirt's call fails; a task to wait for."""

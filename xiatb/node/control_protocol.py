@@ -91,7 +91,10 @@ def ok(request_id: object, result: Mapping[str, object]) -> Json:
 
 def failed(request_id: object, error: ControlError) -> Json:
     """The answer to a request that failed."""
-    return {"id": request_id, "ok": False, "error": {"code": error.code, "message": error.message}}
+    told = {"code": error.code, "message": error.message}
+    if error.hint:
+        told["hint"] = error.hint
+    return {"id": request_id, "ok": False, "error": told}
 
 
 def field(request: Json, name: str, kinds: type | tuple[type, ...], default: Any = ...) -> Any:

@@ -1,0 +1,46 @@
+"""What the user of a migration that did not take place is told: where the guest is, and what to do next.
+
+One entry for each code of messages.REJECT_CODES and ABORT_CODES and for the codes that only users see.
+docs/reliability.md shows them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+AGAIN: Final = "then migrate again"
+_LOGS: Final = "see migrated.log of {here} and {there} in the lab's nodes/ directory, " + AGAIN
+NEXT: Final[dict[str, str]] = {
+    "cancelled": "nothing is left of it on {there}; migrate again whenever you like",
+    "failed": "the message is the hypervisor's; " + _LOGS,
+    "timeout": "the path to {there} is dead or too slow: xiatb ping {here} {there}, xiatb link show; " + AGAIN,
+    "lost": "is the path to {there} up (xiatb link show) and its daemon alive (xiatb status)? " + AGAIN,
+    "protocol": "the daemons do not understand each other: a fault of xiatb; " + _LOGS,
+    "corrupted": "memory did not arrive as it was sent: a fault of the path or of xiatb; " + _LOGS,
+    "busy": "wait for the migration under way to end (xiatb status), " + AGAIN,
+    "guest-exists": "another guest of that name is on {there}: remove it there, " + AGAIN,
+    "no-room": "free memory or disk space on {there}, or choose another host",
+    "image-missing": "copy the guest's kernel and image to {there}, or choose another host",
+    "wrong-image": "{there} has another image under that name: move with --with-storage, or put the right one there",
+    "version-mismatch": "choose a host whose QEMU is as new as that of {here}",
+    "disk-missing": "add --with-storage to move the guest's disk too; if the disk is there already, remove it",
+    "unsupported": "put the guest's disks into the image directory that {there} takes",
+    "policy": "see the migration policy that the lab was started with",
+    "consent": "the guest itself must agree: is its agent alive, and does it mean {there}?",
+    "not-a-peer": "{there} is no hypervisor host of this lab",
+    "not-running": "start the guest first: xiatb exec {here} -- virsh start {guest}",
+}
+LOST: Final = (
+    "{guest} runs nowhere: it died on {there} after it had been handed over. All that it wrote is in its disk "
+    "there; start it anew: xiatb exec {there} -- virsh start {guest}"
+)
+
+
+def advice(code: str, guest: str, here: str, there: str) -> str:
+    """One or two sentences for the user of a migration of `guest` from `here` to `there` that ended with
+    `code`."""
+    if code == "guest-lost":
+        return LOST.format(guest=guest, here=here, there=there)
+    where = "" if code == "not-running" else f"{guest} runs on {here} as before; "
+    told = NEXT.get(code, NEXT["failed"]).format(guest=guest, here=here, there=there)
+    return where + told
