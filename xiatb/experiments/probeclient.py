@@ -18,37 +18,47 @@ import json
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from xiatb.experiments.pattern import PatternChecker, pattern
 from xiatb.experiments.probelog import ProbeLog
 from xiatb.node import aio
 from xiatb.wire.dag import DAG
 
-_REQUEST = struct.Struct(">QQ")
+REQUEST = struct.Struct(">QQ")
+"""Sequence number and the time of sending in nanoseconds, big-endian."""
 _CHUNKS_PER_SECOND = 20
 _DRAIN_DEADLINE_S = 20.0
 _LAST_ANSWERS_S = 1.0
 
 
-@dataclass(frozen=True)
-class ProbeOptions:
-    """What to probe: DAGs of the services, probes per second, stream bytes per second, pattern seed."""
+P = TypeVar("P")
+"""A place to probe: a DAG, or an address and port."""
 
-    responder: DAG
-    echo: DAG
+
+@dataclass(frozen=True)
+class ProbeOptions(Generic[P]):
+    """What to probe: places of the services, probes per second, stream bytes per second, pattern seed."""
+
+    responder: P
+    echo: P
     rate: float
     stream_rate: int
     seed: int
     out: Path
 
 
-class StreamProbe:
-    """One stream to an echo service that carries a checkable pattern in both directions."""
+class StreamProbe(Generic[P]):
+    """One stream to an echo service that carries a checkable pattern in both directions; `open` makes the
+    reader and the writer."""
 
-    def __init__(self, options: ProbeOptions) -> None:
+    reader: Any
+    writer: Any
+
+    def __init__(self, options: ProbeOptions[P]) -> None:
         self.options = options
         self.sent = 0
         self.checker = PatternChecker(options.seed)
@@ -56,8 +66,8 @@ class StreamProbe:
         self.ended_cleanly = False
 
     async def open(self) -> None:
-        """Connect; raises what `open_connection` raises."""
-        self.reader, self.writer = await aio.open_connection(self.options.echo)
+        """Connect; raises OSError, XiatbError."""
+        raise NotImplementedError
 
     async def send(self, stop: asyncio.Event) -> None:
         """Send the pattern at the set rate until `stop`, then end the sending direction."""
@@ -107,27 +117,27 @@ class StreamProbe:
         }
 
 
-class DatagramProbe:
+class DatagramProbe(Generic[P]):
     """Open-loop datagram requests to a responder; the log is `self.log`."""
 
-    def __init__(self, options: ProbeOptions) -> None:
+    def __init__(self, options: ProbeOptions[P]) -> None:
         self.options = options
         self.log = ProbeLog()
 
     async def open(self) -> None:
-        """Bind a socket; answers are stamped as they arrive."""
-        self.socket = await aio.open_datagram()
-        self.socket.on_receive(self._answer)
+        """Open a socket whose datagrams go to `take`; raises OSError, XiatbError."""
+        raise NotImplementedError
 
-    def _answer(self, payload: bytes, _source: DAG) -> None:
-        if len(payload) >= _REQUEST.size:
-            seq, sent = _REQUEST.unpack_from(payload)
+    def take(self, payload: bytes) -> None:
+        """An answer, stamped now; anything else is passed over."""
+        if len(payload) >= REQUEST.size:
+            seq, sent = REQUEST.unpack_from(payload)
             if seq < len(self.log.sent) and self.log.sent[seq] == sent:
                 self.log.answer(seq, time.monotonic_ns())
 
     def _request(self) -> None:
-        now = time.monotonic_ns()
-        self.socket.send(_REQUEST.pack(self.log.request(now), now), self.options.responder)
+        """Send the next request."""
+        raise NotImplementedError
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send requests on schedule until `stop`, then give the last answers a moment to arrive."""
@@ -162,6 +172,27 @@ class DatagramProbe:
         return False
 
 
+class XiaStreamProbe(StreamProbe[DAG]):
+    """The stream over XIA."""
+
+    async def open(self) -> None:
+        """Connect; raises what `open_connection` raises."""
+        self.reader, self.writer = await aio.open_connection(self.options.echo)
+
+
+class XiaDatagramProbe(DatagramProbe[DAG]):
+    """The requests over XIA."""
+
+    async def open(self) -> None:
+        """Bind a socket; answers are stamped as they arrive."""
+        self.socket = await aio.open_datagram()
+        self.socket.on_receive(lambda payload, _source: self.take(payload))
+
+    def _request(self) -> None:
+        now = time.monotonic_ns()
+        self.socket.send(REQUEST.pack(self.log.request(now), now), self.options.responder)
+
+
 async def _wait(event: asyncio.Event, timeout: float) -> None:
     try:
         await asyncio.wait_for(event.wait(), timeout)
@@ -169,14 +200,14 @@ async def _wait(event: asyncio.Event, timeout: float) -> None:
         return
 
 
-async def _obey(stream: StreamProbe) -> None:
+async def _obey(stream: StreamProbe[P], patience: float) -> None:
     """Answer the lines on standard input until it ends."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         if line.strip() == b"check":
-            _say({"event": "check", **await stream.check(_DRAIN_DEADLINE_S)})
+            _say({"event": "check", **await stream.check(patience)})
 
 
 def _say(value: dict[str, Any]) -> None:
@@ -184,10 +215,13 @@ def _say(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def probe(options: ProbeOptions) -> int:
-    """Run both probes until standard input ends; returns the exit code, 0 when the stream was intact."""
+async def probe(
+    options: ProbeOptions[P], stream: StreamProbe[P], datagrams: DatagramProbe[P], patience: float
+) -> int:
+    """Run both probes until standard input ends; returns the exit code, 0 when the stream was intact.
+
+    `patience`: seconds to wait for the rest of the echo."""
     stop = asyncio.Event()
-    stream, datagrams = StreamProbe(options), DatagramProbe(options)
     await stream.open()
     await datagrams.open()
     if not await datagrams.first_answer(timeout=10.0):
@@ -196,13 +230,13 @@ async def probe(options: ProbeOptions) -> int:
     _say({"event": "ready"})
     receiving = asyncio.create_task(stream.receive())
     running = [asyncio.create_task(stream.send(stop)), asyncio.create_task(datagrams.run(stop))]
-    await _obey(stream)
+    await _obey(stream, patience)
     stop.set()
-    await asyncio.gather(*running)
     try:
-        await asyncio.wait_for(receiving, _DRAIN_DEADLINE_S)
+        await asyncio.wait_for(asyncio.gather(*running), patience)
+        await asyncio.wait_for(receiving, patience)
     except TimeoutError:
-        stream.error = stream.error or f"the echo did not end within {_DRAIN_DEADLINE_S:.0f} s"
+        stream.error = stream.error or f"the echo did not end within {patience:.0f} s"
     stream.writer.close()
     datagrams.log.save(options.out)
     report = stream.report()
@@ -213,16 +247,21 @@ async def probe(options: ProbeOptions) -> int:
 def main() -> int:
     """Parse the arguments and run the probes."""
     parser = argparse.ArgumentParser(description="Probe a guest's services over XIA")
-    parser.add_argument("--responder", required=True, type=DAG.parse, help="DAG of the datagram responder")
-    parser.add_argument("--echo", required=True, type=DAG.parse, help="DAG of the stream echo")
+    add_arguments(parser, DAG.parse)
+    options = ProbeOptions[DAG](**vars(parser.parse_args()))
+    return asyncio.run(
+        probe(options, XiaStreamProbe(options), XiaDatagramProbe(options), _DRAIN_DEADLINE_S)
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser, place: Callable[[str], P]) -> None:
+    """The arguments that are the fields of ProbeOptions; `place` reads a place."""
+    parser.add_argument("--responder", required=True, type=place, help="place of the datagram responder")
+    parser.add_argument("--echo", required=True, type=place, help="place of the stream echo")
     parser.add_argument("--rate", type=float, default=1000.0, help="probes per second")
     parser.add_argument("--stream-rate", type=int, default=100_000, help="stream bytes per second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", required=True, type=Path, help="file for the probe log")
-    args = parser.parse_args()
-    return asyncio.run(
-        probe(ProbeOptions(args.responder, args.echo, args.rate, args.stream_rate, args.seed, args.out))
-    )
 
 
 if __name__ == "__main__":

@@ -44,13 +44,15 @@ class ProbeProcess:
         rate: float = 1000.0,
         stream_rate: int = 100_000,
         seed: int = 1,
+        module: str = "xiatb.experiments.probeclient",
     ) -> None:
-        """`responder` and `echo` are DAGs (text), `rate` requests a second, `stream_rate` bytes a second;
-        the probe log and the client's messages go to `directory`. Starts it; see `wait_ready`."""
+        """`responder` and `echo` are DAGs (text), or places as `module` (ipclient) wants them, `rate`
+        requests a second, `stream_rate` bytes a second; the probe log and the client's messages go to
+        `directory`. Starts it; see `wait_ready`."""
         self.log_path = directory / "probes.bin"
         self._messages = directory / "probe.log"
         argv = [
-            sys.executable, "-m", "xiatb.experiments.probeclient",
+            sys.executable, "-m", module,
             "--responder", responder, "--echo", echo, "--rate", str(rate),
             "--stream-rate", str(stream_rate), "--seed", str(seed), "--out", str(self.log_path),
         ]  # fmt: skip

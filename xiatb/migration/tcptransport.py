@@ -67,7 +67,6 @@ class TcpMigration:
         self._states: list[dict[str, Any]] = []
         self._stamps = dict.fromkeys(("request", "stop", "resume", "attached", "commit"), 0)
         self._last: dict[str, Any] = {}
-        self._disk = 0
         self._steps: set[asyncio.Future[Any]] = set()
         self._steering: Steering | None = None
 
@@ -86,11 +85,12 @@ class TcpMigration:
             await self._move(here, request)
             self._stamps["commit"] = time.monotonic_ns()
             stats = await there.completed_stats(self._guest.name)
+            arrived = await self._disk_bytes(request)
             if self._steps:
                 await asyncio.wait(set(self._steps), timeout=RESUME_S)
             leftover = hosting.remove_disks(self._outside(self._source, request.disks) if storage else ())
             self._phase("done")
-            return self._result(request, stats or self._last, leftover)
+            return self._result(request, stats or self._last, arrived, leftover)
         finally:
             await here.close()
             await there.close()
@@ -218,7 +218,6 @@ class TcpMigration:
             stats = await here.job_stats(name)
             phase = self._phases[-1]["name"]
             self._last = stats or self._last
-            self._disk = max(self._disk, int(stats.get("disk_processed", 0)))
             moved, now = _moved(stats), time.monotonic()
             if phase == "precopy":
                 ram = int(stats.get("memory_processed", 0))
@@ -230,6 +229,16 @@ class TcpMigration:
                 "remaining": int(stats.get(f"{prefix}_remaining", 0)),
             })  # fmt: skip
             began, before = now, moved
+
+    async def _disk_bytes(self, request: Request) -> int:
+        """What the destination's disks hold now, as libvirt tells only how far it is in the virtual disk."""
+        if not request.storage:
+            return 0
+        seen = [
+            await hosting.inspect_disk(disk.target, disk.path, disk.format)
+            for disk in self._outside(self._to, request.disks)
+        ]
+        return sum(disk.allocated for disk in seen)
 
     def _round_trip(self) -> float:
         """Seconds that connecting to the destination takes from the source; 0.0 when it does not answer."""
@@ -257,7 +266,9 @@ class TcpMigration:
     def _outside(self, node: str, disks: tuple[Disk, ...]) -> tuple[Disk, ...]:
         return tuple(dataclasses.replace(disk, path=str(self._path(node, disk.path))) for disk in disks)
 
-    def _result(self, request: Request, stats: dict[str, Any], leftover: tuple[str, ...]) -> dict[str, Any]:
+    def _result(
+        self, request: Request, stats: dict[str, Any], disk: int, leftover: tuple[str, ...]
+    ) -> dict[str, Any]:
         stamps = self._stamps
         downtime = (stamps["resume"] - stamps["stop"]) / 1e6 if stamps["stop"] else None
         return {
@@ -280,7 +291,7 @@ class TcpMigration:
             "bytes_qemu": {
                 "rpc": 0,
                 "ram": int(stats.get("memory_processed", 0)),
-                "nbd": max(self._disk, int(stats.get("disk_processed", 0))),
+                "nbd": disk,
             },
             "channels": {},
             "pages": {},
