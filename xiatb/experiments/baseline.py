@@ -111,6 +111,7 @@ class BaselineRun:
         place.mkdir()
         with self._probe(transport, source, place) as probe:
             probe.wait_ready()
+            time.sleep(BEFORE_NS / 1e9 + LAST_S)  # the window of the figures begins before the request
             before = self._port_bytes(source)
             events = self._lab.stream(
                 "migrate", guest=self._guest.name, to=destination, storage=storage,

@@ -146,6 +146,8 @@ class TcpMigration:
             if isinstance(error, DriverError) and await self._has_moved():
                 return
             hosting.remove_disks(made)
+            if self._resumed.is_set():
+                baselinenet.place_guest(self._context.plan, self._guest, self._source)
             code = "cancelled" if self._cancelled else "failed"
             text = error.message if isinstance(error, XiatbError) else "the destination did not resume it"
             raise ControlError(code, text) from None

@@ -7,6 +7,7 @@ without asyncio's transport, because Python in a TCG guest is some 25 times slow
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import Any
 
@@ -17,6 +18,9 @@ PORT = 7
 """RFC 862."""
 READ = 64 * 1024
 _BURST = 64
+RECEIVE_BUFFER = 4 << 20
+_SO_RCVBUFFORCE = 33
+"""<asm-generic/socket.h>; above net.core.rmem_max."""
 
 
 class IpEcho:
@@ -37,6 +41,9 @@ class IpEcho:
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, port=self._port, family=socket.AF_INET)
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        # A guest that has just moved is slow for some tenths of a second: requests wait rather than get lost.
+        with contextlib.suppress(OSError):  # not root: the default has to do
+            datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         try:
             datagrams.bind(("", self._port))
         except OSError:

@@ -1,0 +1,134 @@
+"""`xiatb baseline` on a lab of another name: XIA and TCP/IP in turns; then `migrate --transport tcp` there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.labs import TestLab, cli, leftovers, needs_root
+from xiatb.errors import LabStateError
+from xiatb.lab.client import LabClient
+from xiatb.lab.namespaces import inside
+from xiatb.lab.paths import NETNS_ROOT
+from xiatb.lab.plan import Plan
+from xiatb.lab.state import read_plan
+
+pytestmark = [pytest.mark.guest, needs_root]
+
+TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "baseline.yaml"
+LEGS = [("hv1", "hv3"), ("hv3", "hv2"), ("hv2", "hv1")]
+
+
+@dataclass
+class Run:
+    """One run of the verb whose lab is still up, with the guest at home."""
+
+    lab: TestLab
+    plan: Plan
+    done: subprocess.CompletedProcess[str]
+    said: dict[str, Any]
+
+    def leg(self, source: str, destination: str) -> dict[str, Any]:
+        return next(one for one in self.said["legs"] if (one["from"], one["to"]) == (source, destination))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    base = tmp_path_factory.mktemp("baseline")
+    lab = TestLab(base)
+    # Quicker than the example's links: what is tested here is not the rate.
+    lab.text = (
+        TOPOLOGY.read_text().replace("name: baseline", f"name: {lab.name}").replace("100mbit", "400mbit")
+    )
+    lab_id = "none"
+    try:
+        words = ["baseline", str(lab.file), "--runs", str(base / "runs"), "--keep", "-o", "json"]
+        done = lab.cli(*words, timeout=300)
+        assert done.stdout, done.stderr
+        lab_id = lab.lab_id()
+        yield Run(lab, read_plan(lab.paths), done, json.loads(done.stdout))
+    finally:
+        with contextlib.suppress(LabStateError):
+            lab.down()
+    assert leftovers(lab.name, lab_id) == []
+
+
+def test_both_transports_move_the_guest_over_all_legs(run: Run) -> None:
+    assert run.done.returncode == 0, run.done.stderr
+    assert run.said["verified"] is True and run.said["failures"] == []
+    assert [(leg["from"], leg["to"]) for leg in run.said["legs"]] == LEGS
+    written = json.loads((Path(run.said["run"]) / "result.json").read_text())
+    assert written["legs"] == run.said["legs"]
+    assert [one["transport"] for one in written["migrations"]] == ["xia"] * 3 + ["tcp"] * 3
+    for one in run.said["samples"]:
+        assert one["same_boot"] and 0 < one["downtime_ms"] < one["total_ms"], one
+        assert one["bytes_on_wire"] > one["bytes_qemu"] > 16 << 20, one
+        assert one["passes"] >= 2, one
+
+
+def test_within_an_ad_connections_live_over_both(run: Run) -> None:
+    leg = run.leg("hv1", "hv3")
+    assert leg["same_ad"] is True
+    for name in ("xia", "tcp"):
+        assert leg[name]["sessions_kept"] == leg[name]["client_answered"] == 1, name
+    assert 0 < leg["ratio"]["total_ms"] < 5
+
+
+@pytest.mark.parametrize("pair", [("hv3", "hv2"), ("hv2", "hv1")])
+def test_between_ads_they_break_over_ip_alone(run: Run, pair: tuple[str, str]) -> None:
+    leg = run.leg(*pair)
+    assert leg["same_ad"] is False
+    assert leg["xia"]["sessions_kept"] == leg["xia"]["client_answered"] == 1
+    assert leg["tcp"]["sessions_kept"] == leg["tcp"]["client_answered"] == 0
+
+
+def echoes(run: Run, address: str) -> bool:
+    """Whether the guest's IPv4 echo answers at this address, from the client's namespace."""
+    with inside(NETNS_ROOT / run.plan.netns("client")), contextlib.suppress(OSError):
+        with socket.create_connection((address, 7), timeout=5) as connection:
+            connection.sendall(b"hello")
+            return connection.recv(16) == b"hello"
+    return False
+
+
+def place(run: Run) -> str:
+    with LabClient(run.lab.name) as client:
+        return str(client.request("status")["guests"]["vm1"]["on"])
+
+
+def test_a_cancelled_migration_over_tcp_leaves_the_guest_where_it_is(run: Run) -> None:
+    assert run.plan.baseline is not None
+    words = ["migrate", "-l", run.lab.name, "vm1", "--to", "hv2", "--transport", "tcp", "--bandwidth", "2"]
+    child = subprocess.Popen(cli(*words), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "copying memory" in line:
+            break
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert place(run) == "hv1"
+    assert echoes(run, run.plan.baseline.address("vm1", "hv1"))
+    assert not echoes(run, run.plan.baseline.address("vm1", "hv2"))
+
+
+def test_postcopy_works_over_tcp_too_and_the_address_is_that_of_the_new_ad(run: Run) -> None:
+    assert run.plan.baseline is not None
+    words = ["migrate", "-l", run.lab.name, "vm1", "--to", "hv2", "--transport", "tcp", "--mode", "postcopy"]
+    done = run.lab.cli(*words, "-o", "json", timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert "postcopy-active" in [state["status"] for state in result["qemu_states"]]
+    assert result["locator"] == run.plan.baseline.address("vm1", "hv2") and place(run) == "hv2"
+    assert echoes(run, result["locator"])
+    assert not echoes(run, run.plan.baseline.address("vm1", "hv1"))
+    assert run.lab.cli("ping", "-l", run.lab.name, "client", "vm1", "-c", "3").returncode == 0, "XIA followed"
