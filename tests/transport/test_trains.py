@@ -171,18 +171,18 @@ def _outs(stream: Stream, outs: list[Out]) -> list[Out]:
 def test_what_goes_out_in_a_burst_is_one_train_of_whole_segments() -> None:
     sim, a, b = pair()
     stream, peer = connected(sim, a, b)
-    stream.write(bytes(13_500))
+    stream.write(bytes(16_200))
     (train,) = _outs(stream, a.transmit(sim.now))
     packets = list(lone_packets([train]))
-    assert [len(payload) for _, payload in packets] == [1296] * 10
+    assert [len(payload) for _, payload in packets] == [1296] * 12
     assert [xstream.parse(header, payload_offset(header)).flags for header, _ in packets] == [
         xstream.ACK
-    ] * 10
+    ] * 12
     for header, payload in packets:
         b.receive(header + bytes(payload), sim.now)
-    assert peer.readable == 12_960
+    assert peer.readable == 15_552
     assert len(b.transmit(sim.now)) == 1
-    assert stream.stats()["segments_out"] == 12
+    assert stream.stats()["segments_out"] == 14
 
 
 def test_refused_packets_of_a_train_go_out_again_and_no_others() -> None:
@@ -221,7 +221,7 @@ def test_a_move_in_the_middle_of_a_train_loses_nothing() -> None:
     data = random.Random(1).randbytes(40_000)
     stream.write(data)
     packets = list(lone_packets(a.transmit(sim.now)))
-    assert len(packets) == 10
+    assert len(packets) == 12
     for header, payload in packets[:4]:
         sim.send(header + payload)
     sim.move(a, "elsewhere")
