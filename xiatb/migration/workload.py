@@ -24,7 +24,9 @@ from xiatb.migration.predictor import PAGE, Workload
 SAMPLES: Final = 8192
 SHORT_S: Final = 0.5
 LONG_S: Final = 2.0
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw")
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+)")
+_ALIGN: Final = 2 << 20
+"""QEMU aligns guest memory so on x86 (util/oslib-posix.c, QEMU_VMALLOC_ALIGN)."""
 _ZERO: Final = zlib.crc32(bytes(PAGE))
 
 Read = Callable[[int], bytes]
@@ -42,7 +44,7 @@ class GuestMemory:
         """`ram`: bytes of guest memory. Raises SamplingError when the process has no such memory."""
         self.ram = ram
         try:
-            self._start = _find((proc / str(pid) / "maps").read_text(), ram)
+            self._start = _find((proc / str(pid) / "smaps").read_text(), ram)
             self._file = (proc / str(pid) / "mem").open("rb", buffering=0)
         except OSError as error:
             raise SamplingError(f"the memory of process {pid} can't be read: {error}") from error
@@ -64,18 +66,26 @@ class GuestMemory:
         return data
 
 
-def _find(maps: str, ram: int) -> int:
-    """Address of the smallest writable mapping that can hold `ram` bytes; raises SamplingError."""
-    best: tuple[int, int] | None = None
-    for line in maps.splitlines():
+def _find(smaps: str, ram: int) -> int:
+    """Address of the guest's memory: of the writable mappings that can hold `ram` bytes the one with most
+    memory behind it; a mapping next to it may be merged with it. Raises SamplingError."""
+    best, at = -1, -1
+    low = high = 0
+    for line in smaps.splitlines():
         found = _MAPPING.match(line)
         if found:
-            low, high = (int(edge, 16) for edge in found.groups())
-            if high - low >= ram and (best is None or high - low < best[0]):
-                best = (high - low, low)
-    if best is None:
+            low, high = int(found[1], 16), int(found[2], 16)
+            low = high if not found[3].startswith("rw-") else low
+        elif line.startswith("Rss:") and high - low >= ram and (rss := int(line.split()[1])) > best:
+            best, at = rss, _aligned(low, high, ram)
+    if at < 0:
         raise SamplingError(f"no mapping of {ram} bytes in QEMU's memory")
-    return best[1]
+    return at
+
+
+def _aligned(low: int, high: int, ram: int) -> int:
+    start = -(-low // _ALIGN) * _ALIGN
+    return start if start + ram <= high else low
 
 
 def choose(ram: int, rng: random.Random, count: int = SAMPLES) -> list[int]:

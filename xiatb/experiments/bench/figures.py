@@ -94,7 +94,7 @@ def rows(figures: Sequence[Figure]) -> list[list[str]]:
             f"{figure.benchmark}: {figure.name}",
             _amount(figure.measured, figure.unit),
             _amount(figure.baseline, figure.unit),
-            f"{figure.value:.3f}" if figure.values else figure.note,
+            f"{figure.value:.3f}" if figure.values else "not measured",
             str(figure.bar),
             _verdict(figure),
             str(len(figure.values)),
@@ -117,7 +117,14 @@ def _amount(values: Sequence[float], unit: str) -> str:
 
 
 def print_table(figures: Sequence[Figure], out: TextIO = sys.stdout) -> None:
-    """A framed table on a terminal, plain columns elsewhere."""
+    """A framed table on a terminal, plain columns elsewhere; below it why rows have no value."""
+    _table(figures, out)
+    for figure in figures:
+        if figure.note:
+            out.write(f"{figure.benchmark}: {figure.name}: {figure.note}\n")
+
+
+def _table(figures: Sequence[Figure], out: TextIO) -> None:
     cells = rows(figures)
     if out.isatty():
         from rich.console import Console
