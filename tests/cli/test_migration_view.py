@@ -43,7 +43,7 @@ def test_a_refusal_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_pages_of_each_pass_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    counts = dict(zero=5, normal=7, xbzrle=0, repeated=1, resent=0, unchanged=0)
+    counts = {"zero": 5, "normal": 7, "xbzrle": 0, "repeated": 1, "resent": 0, "unchanged": 0}
     faults = {"count": 3, "p50_ms": 11.5, "p99_ms": 20.0, "max_ms": 21.0}
     view.tell_pages({"passes": [counts], "faults": faults, "verified": True})
     out = capsys.readouterr().out

@@ -2,8 +2,8 @@
 
 Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
 "result"|"error"}`. Ops: migrate {guest, to, storage, and the fields of
-options.Options}, plan {as migrate}, cancel {guest}, set {guest, options.TUNABLE}, switch {guest}, resume {guest}, status {},
-states {guests}.
+options.Options}, plan {as migrate}, cancel {guest}, set {guest, options.TUNABLE}, switch {guest}, resume
+{guest}, status {}, states {guests}.
 """
 
 from __future__ import annotations

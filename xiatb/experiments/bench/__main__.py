@@ -38,7 +38,8 @@ SECONDS, QUICK_SECONDS = 1.0, 0.3
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; argparse ends the program when it is wrong."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the data path of xiatb.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all but {', '.join(BY_NAME_ONLY)})")
+    known = f"of {', '.join(BENCHMARKS)} (default: all but {', '.join(BY_NAME_ONLY)})"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=known)
     parser.add_argument("--runs", type=int, default=3, help="medians of this many runs (default 3)")
     parser.add_argument("--quick", action="store_true", help="one short run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
