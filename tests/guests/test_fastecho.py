@@ -36,11 +36,25 @@ def test_a_known_flow_gets_its_header_and_payload_back():
     assert cache.find(frame, 0.0) is None
     cache.learn(frame, 0.0)
     again = frame_of(endpoint.local, peer_dag(), b"second--", padding=b"PAD")
-    header, start, end, _ = cache.find(again, 0.1)
+    header, start, end = cache.find(again, 0.1)
     packet = xip.parse(header + bytes(again[start:end]))
     assert (packet.dst(), packet.src(), packet.nxt) == (peer_dag(), endpoint.local, xip.NXT_XDGRAM)
     assert bytes(again[start:end]) == b"second--"
     assert header.endswith(xdgram.HEADER)
+
+
+def test_a_request_that_was_sent_on_gets_the_same_answer():
+    """After a migration requests come by the rewritten address, through one node more."""
+    endpoint = endpoint_at(AD)
+    cache = FlowCache(endpoint)
+    cache.learn(frame_of(endpoint.local, peer_dag(), b"12345678"), 0.0)
+    moved = DAG.chain(AD2, XID(XidType.HID, bytes([4]) * 20), HID, endpoint.local.intent)
+    frame = frame_of(moved, peer_dag(), b"abcdefgh")
+    header, start, end = cache.find(frame, 0.1)
+    assert xip.parse(header + bytes(frame[start:end])).src() == endpoint.local
+    assert bytes(frame[start:end]) == b"abcdefgh"
+    for length in range(len(frame)):
+        assert cache.find(frame[:length], 0.1) is None
 
 
 def test_other_flows_sizes_and_later_times_are_unknown():

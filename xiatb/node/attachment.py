@@ -70,6 +70,11 @@ class Attempt:
         same_kind = (self.beacon.target == NOBODY) == (beacon.target == NOBODY)
         return not same_kind and self.beacon.instance == beacon.instance and self.tries <= FRESH_TRIES
 
+    @property
+    def delegated(self) -> bool:
+        """Whether this JOIN was never sent from here: the host was moved, its old router is out of reach."""
+        return self.tries == 0
+
     def answered_by(self, accept: Accept, port: int) -> bool:
         """Whether an ACCEPT that came in at `port` is of the router of this JOIN and of its number."""
         return (accept.credentials, accept.seq, port) == (self.beacon.credentials, self.seq, self.port)

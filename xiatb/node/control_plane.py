@@ -125,6 +125,11 @@ class ControlPlane:
         self._settle(now)
         return known
 
+    def gone(self, hid: XID, now: float) -> None:
+        """`hid` has moved away; it may be expected back."""
+        self.join.gone(hid)
+        self._settle(now)
+
     def detach(self, hid: XID, now: float, *, tell: bool = False) -> None:
         """Forget the host `hid`; with `tell` it is sent a LEAVE."""
         self.join.detach(hid, now, tell=tell)

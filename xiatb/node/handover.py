@@ -119,20 +119,17 @@ class Handover:
             raise ControlError("ENOENT", f"{hid} is not attached here")
         if element is None:
             raise ControlError("ENOTSUP", "this node's graph has no core/local/moved")
+        self._end_redirection(hid)
         element.moved[hid.key] = behind_router(to, hid, self._ad)
         self._node.tables.remove(hid.key)
-        self._end_timer(hid)
         timer = self._node.loop.call_later(min(seconds, MAX_REDIRECT), self._gone, hid)
         self._away[hid.id] = (timer, self._plane.join.hosts[hid.id].seq)
         self.stats["redirects"] += 1
 
     def stay(self, hid: XID) -> None:
         """The guest runs on here, or is back: no redirection any more."""
-        if not self._end_timer(hid):
+        if not self._end_redirection(hid):
             return
-        element = self._element()
-        if element is not None:
-            element.moved.pop(hid.key, None)
         here = self._plane.join.hosts.get(hid.id)
         if here is not None:
             self._node.tables.set(hid.key, host_entry(here.port, hid.id))
@@ -147,10 +144,7 @@ class Handover:
     def drop(self, hid: XID) -> None:
         """Forget all about the guest; what may stand of its attachment is not touched."""
         self._held.pop(hid.id, None)
-        if self._end_timer(hid):
-            element = self._element()
-            if element is not None:
-                element.moved.pop(hid.key, None)
+        self._end_redirection(hid)
 
     def close(self) -> None:
         """Ends the timers."""
@@ -159,10 +153,16 @@ class Handover:
         self._away.clear()
 
     def _gone(self, hid: XID) -> None:
-        self.drop(hid)
-        self._cores.detach(hid)
+        """The time is up; the guest may be on its way back already."""
+        self._end_redirection(hid)
+        self._plane.gone(hid, time.monotonic())
+        self._cores.run()
 
-    def _end_timer(self, hid: XID) -> bool:
+    def _end_redirection(self, hid: XID) -> bool:
+        """Whether there was one."""
+        element = self._element()
+        if element is not None:
+            element.moved.pop(hid.key, None)
         away = self._away.pop(hid.id, None)
         if away is not None:
             away[0].cancel()

@@ -316,7 +316,7 @@ class HostJoin:
         self._effects.append(
             Locator(new.member.ad, new.member.hid, new.port, new.mac, new.mtu, not same, new.gateway_ip)
         )
-        if old is not None and old.member.hid != new.member.hid:
+        if old is not None and old.member.hid != new.member.hid and not attempt.delegated:
             self._send_leave(old)
 
     def _settle(self, attempt: Attempt, now: float) -> None:

@@ -205,6 +205,12 @@ class RouterJoin:
             self._effects.append(SendJoin(host.port, host.mac, host.accept))
         return host is not None
 
+    def gone(self, hid: XID) -> None:
+        """`hid` has moved: end its attachment here, not an expectation that it comes back."""
+        host = self.hosts.get(hid.id)
+        if host is not None:
+            self._remove(host, "moved")
+
     def detach(self, hid: XID, now: float, *, tell: bool = False) -> None:
         """Forget `hid` (also an expectation of it); with `tell` it is sent a LEAVE."""
         self._expected.pop(hid.id, None)

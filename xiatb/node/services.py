@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 TTL = 3600
 """Seconds that a node's own registrations hold; it repeats them every third of that."""
+SESSIONS_FIRST = 0.05
+"""Seconds that a guest's registrations leave its applications for telling their peers of a move: a processor
+of an emulated guest signs one thing at a time."""
 RETRY = (0.5, 60.0)
 """First and longest pause after a registration that nobody answered, seconds."""
 
@@ -227,6 +230,8 @@ class Services:
     async def _tell(self) -> None:
         """Registers with both services, and again before the registration runs out."""
         pause = RETRY[0]
+        if self._node.config.attach == "direct":
+            await asyncio.sleep(SESSIONS_FIRST)
         while True:
             results = [await told for told in (self._tell_rendezvous(), self._tell_names())]
             if all(results):

@@ -1,10 +1,11 @@
 """Answers datagrams of known flows without the transport: what makes 1000 answers a second cheap.
 
-The first datagram of a flow takes the ordinary way. The answer's header is then kept under the bytes
-of the request's headers: a later datagram with the very same headers differs only in its payload,
-and gets that header and its own payload back. Entries live for LIFETIME, so that the transport sees
-a packet of every live flow once in a while (it must know whom to tell of a move), and all of them go
-when this end moves or when anything but a plain datagram arrives (a MIGRATE, above all).
+The first datagram of a flow takes the ordinary way. The answer's header is then kept under the length
+and source of the request: a later datagram of that length and source gets that header and its own
+payload back, by whatever address it came (after a migration they come by the old one for a while).
+Entries live for LIFETIME, so that the transport sees a packet of every live flow once in a while (it
+must know whom to tell of a move), and all of them go when this end moves or when anything but a plain
+datagram arrives (a MIGRATE, above all).
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ _FIXED = ETHERNET + xip.FIXED_LEN
 _DNODE, _SNODE = ETHERNET + 5, ETHERNET + 6
 _NODE = 28
 
-Answer = tuple[bytes, int, int, float]
-"""Header of the answer, payload start and end in the frame, expiry (monotonic s)."""
+_SIZED = ETHERNET + 4
+"""End of version, next header and payload length."""
+
+Answer = tuple[bytes, int, int]
+"""Header of the answer, payload start and end in the frame."""
 
 
 class FlowCache:
@@ -33,20 +37,21 @@ class FlowCache:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._local: DAG = endpoint.local
-        self._answers: dict[bytes, Answer] = {}
+        self._answers: dict[bytes, tuple[bytes, int, float]] = {}  # header, payload length, expiry
 
     def find(self, frame: memoryview, now: float) -> Answer | None:
         """The answer to a frame of a known flow; None when it must take the ordinary way."""
         try:
-            payload_at = _FIXED + _NODE * (frame[_DNODE] + frame[_SNODE]) + xdgram.LEN
+            source_at = _FIXED + _NODE * frame[_DNODE]
+            payload_at = source_at + _NODE * frame[_SNODE] + xdgram.LEN
         except IndexError:
             return None
-        answer = self._answers.get(bytes(frame[ETHERNET:payload_at]))
-        if answer is None or answer[3] < now or answer[2] > len(frame):
+        answer = self._answers.get(bytes(frame[ETHERNET:_SIZED]) + bytes(frame[source_at:payload_at]))
+        if answer is None or answer[2] < now or payload_at + answer[1] > len(frame):
             return None
         if self._local is not self._endpoint.local:
             return None
-        return answer
+        return answer[0], payload_at, payload_at + answer[1]
 
     def learn(self, frame: memoryview, now: float) -> None:
         """Notes the flow of a frame that takes the ordinary way, if it is a plain datagram of a peer at the
@@ -67,7 +72,8 @@ class FlowCache:
         if not self._current(endpoint.datagram, source):
             return
         header = xip.build_header(xip.NXT_XDGRAM, xip.dag_of(source), self._local, plen) + xdgram.HEADER
-        self._answers[bytes(frame[ETHERNET:payload_at])] = (header, payload_at, off + plen, now + LIFETIME)
+        flow = bytes(frame[ETHERNET:_SIZED]) + source + bytes(frame[off:payload_at])
+        self._answers[flow] = (header, plen - xdgram.LEN, now + LIFETIME)
 
     def _current(self, datagram: Datagram, source: bytes) -> bool:
         try:

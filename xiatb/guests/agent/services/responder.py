@@ -43,7 +43,7 @@ class Responder:
             if answer is None:
                 flows.learn(frame, now)
                 return False
-            header, start, end, _ = answer
+            header, start, end = answer
             if send(header, frame[start:end]):
                 self._quick += 1
                 self._bytes += end - start
