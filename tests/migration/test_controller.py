@@ -31,6 +31,14 @@ def test_the_users_limit_is_never_exceeded() -> None:
     assert passes(Bounds(downtime_ms=20), [100 * MB])[0].value == 20
 
 
+def test_round_trips_are_part_of_the_users_limit() -> None:
+    for round_trip, limit in ((0.0, 100), (0.02, 70), (1.0, 25)):
+        controller = Controller(Bounds(downtime_ms=100))
+        for second in range(1, 30):
+            controller.observe(Sample(float(second), second, 50 * MB, 9 * MB, 10 * MB, round_trip))
+        assert controller.limit_ms == limit
+
+
 def test_a_hot_set_that_fits_gets_the_limit_it_needs() -> None:
     made = passes(Bounds(), [100 * MB, 2 * MB, 2 * MB, 2 * MB, 2 * MB])
     assert [(one.kind, one.value) for one in made[1:]] == [("downtime", 250)]

@@ -4,7 +4,8 @@ limit, CPU throttle, bandwidth cap or the switch to post-copy, within the limits
 Pure: samples in, decisions out, each with its reason. What the policy does:
 
 - The downtime limit starts low, so that a calm guest gets a short downtime. When passes stop getting
-  smaller, the limit becomes what the hot set needs at the measured goodput, the user's limit at most.
+  smaller, the limit becomes what the hot set needs at the measured goodput, at most the user's limit less
+  the round trips that a stop takes.
 - When the hot set doesn't fit into the user's limit, or the guest dirties memory about as fast as it can be
   sent, pre-copy won't end by itself: then the cap on the bandwidth is raised as far as allowed, the guest is
   switched over by post-copy if the mode allows it, or its CPUs are throttled in steps if that is allowed.
@@ -116,7 +117,7 @@ class Controller:
         """The decisions to carry out now, in order; they are kept in `decisions`, too."""
         made: list[Decision] = []
         if not self.limit_ms:
-            first = min(FIRST_LIMIT_MS, self.bounds.downtime_ms)
+            first = min(FIRST_LIMIT_MS, self._room(sample))
             made.append(self._limit(sample, first, "a calm guest gets a short downtime"))
         if self.switched:
             return made
@@ -148,7 +149,8 @@ class Controller:
         if not late and (trend.passes < 2 or trend.stalled < PATIENCE):
             return []
         needed = int(1000 * MARGIN * (trend.hot + sample.backlog) / sample.goodput)
-        if trend.hot and needed <= self.bounds.downtime_ms:
+        room = self._room(sample)
+        if trend.hot and needed <= room:
             if needed <= self.limit_ms:
                 return self._push(sample)
             why = f"the hot set of {trend.hot >> 10} KiB needs {needed} ms at {_rate(sample.goodput)}"
@@ -158,13 +160,19 @@ class Controller:
         elif sample.dirty_rate > KEEPS_UP * sample.goodput:
             why = f"the guest dirties {_rate(sample.dirty_rate)} of {_rate(sample.goodput)}"
         else:
-            why = f"the hot set would need {needed} ms, {self.bounds.downtime_ms} ms are allowed"
+            why = f"the hot set would need {needed} ms, {room} ms are allowed"
         return self._force(sample, why)
+
+    def _room(self, sample: Sample) -> int:
+        """Milliseconds of the user's limit that data may take. The end of a pre-copy takes one and a half
+        round trips besides (reference/migration.md 3.6), but at most three quarters are kept for those."""
+        whole = self.bounds.downtime_ms
+        return max(1, whole // 4, int(whole - 1500 * sample.round_trip))
 
     def _push(self, sample: Sample) -> list[Decision]:
         """The hot set should fit into the limit, and yet the guest goes on: what is measured here is not
         quite what QEMU sees (it counts whole pages, xbzrle sends differences)."""
-        limit = min(self.bounds.downtime_ms, int(self.limit_ms * PUSH))
+        limit = min(self._room(sample), int(self.limit_ms * PUSH))
         if limit <= self.limit_ms:
             return []
         return [self._limit(sample, limit, f"{PATIENCE} passes without progress at {self.limit_ms} ms")]
@@ -191,8 +199,8 @@ class Controller:
             step = THROTTLE_STEP if self.throttle else THROTTLE_FIRST
             self.throttle = min(bounds.throttle, self.throttle + step)
             return [self._decide(sample, "throttle", self.throttle, why)]
-        if self.limit_ms < bounds.downtime_ms:
-            return [self._limit(sample, bounds.downtime_ms, f"{why}; nothing else is allowed")]
+        if self.limit_ms < (room := self._room(sample)):
+            return [self._limit(sample, room, f"{why}; nothing else is allowed")]
         return []
 
     def _limit(self, sample: Sample, milliseconds: int, why: str) -> Decision:
