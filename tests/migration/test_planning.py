@@ -81,6 +81,8 @@ def test_a_pair_learns_from_its_migrations(tmp_path: Path) -> None:
     again = known.after({**RESULT, "t_commit_ns": 20 * S}, 0.0)
     assert again.costs.finish_s == pytest.approx(2.9)
     assert known.after({**RESULT, "capped": True}, 5e6).goodput == known.goodput
+    switched = known.after({**RESULT, "qemu_states": [{"status": "postcopy-active", "t_ns": 1}]}, 0.0)
+    assert (switched.goodput, switched.costs.finish_s) == (known.goodput, known.costs.finish_s)
 
 
 def test_a_wrong_prediction_of_the_downtime_is_learnt_from() -> None:

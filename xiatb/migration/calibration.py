@@ -68,7 +68,11 @@ def _mix(old: float, new: float | None, weight: float) -> float:
 
 
 def _observed(result: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of the phases around the transfer, and the rate of memory's first pass."""
+    """Seconds of the phases around the transfer, and the rate of memory before the stop; after a post-copy,
+    whose pages come in the time after RESUME, only those before."""
+    switched = any(
+        str(one.get("status", "")).startswith("postcopy") for one in result.get("qemu_states", ())
+    )
     begun: dict[str, float] = {}
     for phase in result.get("phases", ()):
         begun.setdefault(phase["name"], phase["start_ns"] / 1e9)
@@ -79,6 +83,8 @@ def _observed(result: Mapping[str, Any]) -> dict[str, float]:
     first = min((begun[name] for name in ("storage", "precopy") if name in begun), default=0.0)
     if request and first > request:
         found["prepare_s"] = first - request
+    if switched:
+        return found
     if resume and commit > resume:
         found["finish_s"] = commit - resume
     sent = int(result.get("bytes_qemu", {}).get("ram", 0))
