@@ -56,6 +56,11 @@ def test_pages_of_each_pass_and_the_verdict(capsys: pytest.CaptureFixture[str]) 
     assert view.verified({"verified": None, "reason": "switched off"}) == "not verified: switched off"
 
 
+def test_a_prediction_stands_behind_what_was_measured() -> None:
+    assert view.predicted({"predicted": {"total_s": 1.25}}, "total_s") == " (predicted 1250 ms)"
+    assert view.predicted({"predicted": None}, "total_s") == view.predicted({}, "total_s") == ""
+
+
 def test_a_decision_that_failed_says_so() -> None:
     event = {"kind": "throttle", "value": 20, "reason": "why", "failed": "no such parameter"}
     assert view.decision(event) == (

@@ -16,14 +16,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from xiatb.cli import migrationview as view
 from xiatb.cli.labs import choose_lab, lab_option, require_root
+from xiatb.cli.migrate_options import collect, moving_options
 from xiatb.cli.output import output_option, print_json
 from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
 from xiatb.lab.client import LabClient
 from xiatb.node.control_protocol import ControlError
-from xiatb.transport.config import CONTROLS
 
 _PLAN_S = 60.0
-_CHANNELS = ("rpc", "ram", "nbd")
 _PHASES = {
     "capabilities": "greeting the destination",
     "admission": "asking for admission",
@@ -46,25 +45,11 @@ _PHASES = {
 @click.command("migrate", short_help="Move a running guest to another hypervisor host.")
 @click.argument("guest")
 @click.option("--to", "host", required=True, metavar="HOST", help="The hypervisor host to move the guest to.")
-@click.option("--with-storage", "storage", is_flag=True, help="Move the guest's disk too (full migration).")
-@click.option(
-    "--congestion", "controls", multiple=True, metavar="[CHANNEL=]CONTROL",
-    help="Congestion control (cubic, reno, bbr) of all channels or of rpc, ram or nbd. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--bandwidth", type=click.IntRange(0, 1 << 20), default=0, metavar="MIB/S",
-    help="Cap of memory and disk transfer in MiB/s; 0 (the default) for none.",
-)  # fmt: skip
-@click.option(
-    "--no-encrypt", is_flag=True, help="Bulk channels in the clear, to compare or to look at in Wireshark."
-)
+@moving_options
 @click.option(
     "--transport", type=click.Choice(["xia", "tcp"]), default="xia", show_default=True,
     help="tcp: libvirt's own migration over TCP/IP, in a lab with baseline: ip.",
 )  # fmt: skip
-@click.option(
-    "--no-verify", is_flag=True, help="Don't count the guest's pages and compare them at both sides."
-)
 @click.option(
     "--plan", "plan_only", is_flag=True,
     help="Say what would happen, predict time, downtime and bytes; move nothing."
@@ -72,21 +57,19 @@ _PHASES = {
 @lab_option
 @output_option
 def command(
-    guest: str, host: str, storage: bool, controls: tuple[str, ...], bandwidth: int, no_encrypt: bool,
-    transport: str, no_verify: bool, plan_only: bool, lab: str | None, output: str,
-) -> None:  # fmt: skip
+    guest: str, host: str, transport: str, plan_only: bool, lab: str | None, output: str, **chosen: Any
+) -> None:
     """Move GUEST, which goes on running, to another hypervisor HOST over XIA.
 
     Memory and CPU state always move; with --with-storage the disk moves too. Ctrl-C cancels: the guest then
-    stays where it is. Exit codes: 0 moved, 1 not moved (the guest runs on where it was), 2 unknown guest or
-    host or already there, 5 no such lab, 130 cancelled.
+    stays where it is. `xiatb migration` changes limits meanwhile. Exit codes: 0 moved, 1 not moved (the
+    guest runs on where it was), 2 unknown guest or host, already there, or options that do not go together,
+    5 no such lab, 130 cancelled.
 
-    Example: xiatb migrate vm1 --to hv2 --with-storage --congestion bbr
+    Example: xiatb migrate vm1 --to hv2 --with-storage --mode hybrid --after-passes 3 --congestion bbr
     """
-    options: dict[str, Any] = {
-        "congestion": channel_controls(controls), "bandwidth": bandwidth, "encrypt": not no_encrypt,
-        "transport": transport, "verify": not no_verify,
-    }  # fmt: skip
+    storage, options = collect(chosen)
+    options["transport"] = transport
     require_root()
     name = choose_lab(lab).lab
     client = LabClient(name)
@@ -123,27 +106,12 @@ def show_plan(client: LabClient, wanted: dict[str, Any], output: str) -> None:
         raise XiatbError(f"{plan['to']} would not take the guest ({plan['code']})")
 
 
-def channel_controls(words: tuple[str, ...]) -> dict[str, str]:
-    """Channel kind -> congestion control, of words "CONTROL" (all channels) or "CHANNEL=CONTROL"; a word for
-    one channel goes before one for all. Raises UsageError."""
-    chosen: dict[str, str] = {}
-    for word in sorted(words, key=lambda text: "=" in text):
-        kind, _, name = word.rpartition("=")
-        if name not in CONTROLS or (kind and kind not in _CHANNELS) or word.startswith("="):
-            raise UsageError(
-                f"--congestion {word}: not a congestion control of a channel",
-                hint=f"one of {', '.join(CONTROLS)}, or CHANNEL=CONTROL with {', '.join(_CHANNELS)}",
-            )
-        chosen.update(dict.fromkeys([kind] if kind else _CHANNELS, name))
-    return chosen
-
-
 def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:
     if error.code in ("EUSAGE", "UsageError"):
-        return UsageError(error.message)
+        return UsageError(error.message, hint=error.hint)
     if cancelled and error.code == "cancelled":
         return InterruptedByUserError("migration cancelled; the guest runs on where it was")
-    return XiatbError(f"not migrated ({error.code}): {error.message}")
+    return XiatbError(f"not migrated ({error.code}): {error.message}", hint=error.hint)
 
 
 def follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
@@ -199,8 +167,9 @@ def _tell(result: dict[str, Any]) -> None:
     sent = result.get("bytes_qemu", {})
     click.echo(f"{result.get('guest')} moved from {result.get('from')} to {result.get('to')}")
     rows = [
-        ("total time", _ms(result.get("total_ms"))),
-        ("downtime", _ms(result.get("downtime_ms"))),
+        ("mode", _mode(result)),
+        ("total time", _ms(result.get("total_ms")) + view.predicted(result, "total_s")),
+        ("downtime", _ms(result.get("downtime_ms")) + view.predicted(result, "downtime_s")),
         ("passes", str(len(result.get("passes", [])))),
         ("memory sent", _mib(int(sent.get("ram", 0)))),
         ("disk sent", _mib(int(sent.get("nbd", 0)))),
@@ -212,6 +181,13 @@ def _tell(result: dict[str, Any]) -> None:
         view.tell_pages(result["pages"])
     if result.get("note"):
         click.echo(f"  note: {result['note']}", err=True)
+
+
+def _mode(result: dict[str, Any]) -> str:
+    streams, recoveries = int(result.get("streams", 1)), int(result.get("recoveries", 0))
+    several = f", {streams} streams" if streams > 1 else ""
+    again = f", taken up again {recoveries} times" if recoveries else ""
+    return f"{result.get('mode', 'precopy')}{several}{again}"
 
 
 def _ms(value: Any) -> str:

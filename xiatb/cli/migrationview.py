@@ -18,6 +18,12 @@ def mib(size: float) -> str:
     return f"{size / (1 << 20):.1f} MiB"
 
 
+def predicted(result: Mapping[str, Any], key: str) -> str:
+    """What was predicted, to stand behind what was measured; "" when nothing was."""
+    told = result.get("predicted")
+    return f" (predicted {1000 * told[key]:.0f} ms)" if told else ""
+
+
 def decision(event: Mapping[str, Any]) -> str:
     """A line for a decision of the controller."""
     failed = f" (failed: {event['failed']})" if event.get("failed") else ""
