@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import ctypes
 import errno
+import mmap
 import os
 import socket
 import threading
@@ -43,6 +44,12 @@ _DROPS = frozenset(
 def is_drop(error: OSError) -> bool:
     """Whether the kernel has dropped one frame (queue full, link down, too long), nothing worse."""
     return error.errno in _DROPS
+
+
+def _slab() -> memoryview:
+    """Room for BURST frames, from the kernel and not yet touched: 4 MiB of it would be most of what a small
+    node uses, and hardly a socket ever fills more than the first pages of a slot."""
+    return memoryview(mmap.mmap(-1, BURST * SLOT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class Batch(Protocol):
@@ -79,8 +86,7 @@ class PlainBatch:
 
     def __init__(self) -> None:
         self.received = 0
-        self._memory = (ctypes.c_char * (BURST * SLOT))()
-        whole = memoryview(self._memory).cast("B")
+        whole = _slab()
         self._slots = [whole[i * SLOT : (i + 1) * SLOT] for i in range(BURST)]
 
     def frames(self, sock: socket.socket, limit: int = BURST) -> list[memoryview]:
@@ -195,19 +201,19 @@ class HelperBatch:
     def __init__(self, library: _Library) -> None:
         self.received = 0
         self._library = library
-        self._memory = (ctypes.c_char * (BURST * SLOT))()
+        self._slab = _slab()
+        self._first = ctypes.c_char.from_buffer(self._slab)
         self._sizes = array.array("I", bytes(4 * BURST))
         self._table = array.array("I", bytes(20 * BURST))
         self._refused = array.array("I", bytes(4 * trains.MAX_SEGMENTS))
         self._count = ctypes.c_uint()
         self._exported = _Exported()
-        self._slab_at = ctypes.addressof(self._memory)
+        self._slab_at = ctypes.addressof(self._first)
         self._sizes_at = self._sizes.buffer_info()[0]
         self._table_at = self._table.buffer_info()[0]
         self._refused_at = self._refused.buffer_info()[0]
         self._count_at = ctypes.addressof(self._count)
         self._exported_at = ctypes.addressof(self._exported)
-        self._slab = memoryview(self._memory).cast("B")
         self._slots = [self._slab[i * SLOT : (i + 1) * SLOT] for i in range(BURST)]
 
     def frames(self, sock: socket.socket, limit: int = BURST) -> list[memoryview]:
