@@ -12,6 +12,7 @@ Nothing that the guest says is trusted: its answer is bounded, its JOIN proved b
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -33,7 +34,11 @@ from xiatb.wire.xid import XID
 log = logging.getLogger("xiatb.migration")
 ASK_S = 5.0
 """How long the guest may take to sign, while the transfer goes on."""
+CONSENT_S = 2.0
+"""How long a migration waits for the guest's consent before it begins; without, a policy may refuse it."""
 REDIRECT_S = 10.0
+"""How long the source's node sends packets on: peers hear of the move within a second, or ask the rendezvous
+service."""
 _READ = 65536
 _JOIN = hexadecimal(JOIN_LEN)
 
@@ -67,6 +72,14 @@ async def ask_consent(path: Path, destination: XID, seconds: float = ASK_S) -> C
     except (XiatbError, OSError, TimeoutError) as error:
         log.warning("no consent of the guest at %s: %s", path.name, str(error) or "it does not answer")
         return None
+
+
+async def with_consent(request: Request, runtime: Path, destination: XID) -> Request:
+    """The request with the guest's consent to move to the host of this daemon, if it gives one in time."""
+    if not request.hid:
+        return request
+    consent = await ask_consent(agent_socket(runtime, request.guest), destination, CONSENT_S)
+    return request if consent is None else dataclasses.replace(request, consent=consent)
 
 
 async def offer(node: NodeAccess, request: Request) -> tuple[str, str]:
