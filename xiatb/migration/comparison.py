@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Final
 
 from xiatb.errors import XiatbError
@@ -26,6 +27,8 @@ class Comparison:
     def __init__(self, streams: int, on: bool) -> None:
         self._ready = asyncio.Event()
         self.watch = PageWatch(streams, self._look) if on else None
+        self.waited_ns = 0
+        """How long the hand-over waited for the comparison."""
 
     def hear(self, message: Message) -> None:
         """A look at every message of the destination."""
@@ -47,9 +50,13 @@ class Comparison:
         """
         if self.watch is None:
             return
+        before = time.monotonic_ns()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), COMPARE_S)
-        self.check()
+        try:
+            self.check()
+        finally:
+            self.waited_ns = time.monotonic_ns() - before
 
     def check(self) -> None:
         """Raises PagesDifferError when it is known that pages differ."""
@@ -66,5 +73,7 @@ class Comparison:
 
     def report(self) -> dict[str, Any]:
         """The result's `pages`."""
-        counts = self.watch.report() if self.watch is not None else {}
-        return {**counts, **self.verdict().as_dict()}
+        if self.watch is None:
+            return self.verdict().as_dict()
+        waited = round(self.waited_ns / 1e6, 3)
+        return {**self.watch.report(), **self.verdict().as_dict(), "waited_ms": waited}
