@@ -1,4 +1,4 @@
-"""`xiatb baseline` on a lab of another name: XIA and TCP/IP in turns; then `migrate --transport tcp` there."""
+"""`xiatb baseline` on a lab of another name: XIA and TCP/IP in turns, then TCP by hand."""
 
 from __future__ import annotations
 
@@ -93,10 +93,13 @@ def test_between_ads_they_break_over_ip_alone(run: Run, pair: tuple[str, str]) -
 
 def echoes(run: Run, address: str) -> bool:
     """Whether the guest's IPv4 echo answers at this address, from the client's namespace."""
-    with inside(NETNS_ROOT / run.plan.netns("client")), contextlib.suppress(OSError):
-        with socket.create_connection((address, 7), timeout=5) as connection:
-            connection.sendall(b"hello")
-            return connection.recv(16) == b"hello"
+    with (
+        contextlib.suppress(OSError),
+        inside(NETNS_ROOT / run.plan.netns("client")),
+        socket.create_connection((address, 7), timeout=5) as connection,
+    ):
+        connection.sendall(b"hello")
+        return connection.recv(16) == b"hello"
     return False
 
 
