@@ -54,6 +54,8 @@ def test_a_part_that_fails_leaves_rows_that_say_why(monkeypatch: pytest.MonkeyPa
 def test_it_runs_only_when_it_is_named() -> None:
     assert set(BY_NAME_ONLY) == {"migration"} <= set(BENCHMARKS)
     assert arguments(["migration", "--quick"]).names == ["migration"]
+    assert arguments(["migration", "--json"]).json == Path("-"), "JSON on standard output"
+    assert arguments(["migration", "--json", "there"]).json == Path("there")
 
 
 def test_errors_of_predictions_are_relative() -> None:

@@ -42,7 +42,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=known)
     parser.add_argument("--runs", type=int, default=3, help="medians of this many runs (default 3)")
     parser.add_argument("--quick", action="store_true", help="one short run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const=Path("-"), metavar="FILE",
+        help="write the figures there, too; without FILE on standard output in place of the table",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -70,13 +73,21 @@ def main(argv: list[str]) -> int:
         except XiatbError as error:
             failed = True
             sys.stderr.write(f"bench: {name}: {error.message}\n")
-    sys.stdout.write(f"medians of {runs} runs; load before {load:.1f}, {os.cpu_count()} CPUs\n")
-    print_table(figures)
-    if options.json is not None:
-        options.json.write_text(as_json(figures, runs=runs, load=load) + "\n", encoding="utf-8")
+    _show(figures, options.json, runs, load)
     if failed:
         return 1
     return 0 if all(figure.met for figure in figures) else 3
+
+
+def _show(figures: list[Figure], file: Path | None, runs: int, load: float) -> None:
+    text = as_json(figures, runs=runs, load=load) + "\n" if file is not None else ""
+    if file == Path("-"):
+        sys.stdout.write(text)
+        return
+    sys.stdout.write(f"medians of {runs} runs; load before {load:.1f}, {os.cpu_count()} CPUs\n")
+    print_table(figures)
+    if file is not None:
+        file.write_text(text, encoding="utf-8")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
