@@ -11,7 +11,7 @@ def check_always(w: World) -> None:
         raise Violation(f"two copies run: {w.path}")
     if w.switched and w.src_runs:
         raise Violation(f"the source runs after the switch to post-copy: {w.path}")
-    if not w.src_disk and not (w.dst_runs and w.dst_disk):
+    if not w.src_disk and not (w.dst_disk and (w.dst_runs or w.doomed)):
         raise Violation(f"the source's disk went too early: {w.path}")
     if w.dst_runs and not w.dst_disk:
         raise Violation(f"the running guest lost its disk: {w.path}")

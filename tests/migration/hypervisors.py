@@ -24,6 +24,14 @@ BOOT = bytes.fromhex(
     "fa31c08ed88ec08ed0bc00706631dbb800108ec02666891e00000500013d003072f0664366f7c3ff3f000075e2"
     "6689d966c1e90ebaf80388c8c0e804e80c0088c8240fe80500b00aeeebc404303c3976020427eec3"
 )
+# Real mode with 4 GiB segments: fills memory from 1 MiB on with the words of a linear congruential generator,
+# as many as the four bytes at FILL_WORDS say, then runs on into BOOT.
+FILL = bytes.fromhex(
+    "fa31c08ed80f0116557ce4920c02e6920f20c00c010f22c0eb00bb08008edb24fe0f22c031db8edb66bf0000100066b878563412"
+    "66b9443322116669c00d66190066055ff36e3c676689076683c704664975e7eb160f005b7c00000000000000000000ffff000000"
+    "92cf00"
+)
+FILL_WORDS = FILL.index(bytes.fromhex("44332211"))
 LIBVIRTD_CONF = 'listen_tls = 0\nunix_sock_rw_perms = "0700"\nauth_unix_ro = "none"\nauth_unix_rw = "none"\n'
 QEMU_CONF = (
     'user = "root"\ngroup = "root"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = "none"\n'
@@ -146,11 +154,20 @@ class Hypervisor:
             "virsh", "-q", "-c", "qemu:///system?socket=/run/libvirt/libvirt-sock", *argv, check=check
         )
 
-    def start_guest(self, name: str, *, mib: int = 64, disk_mib: int = 16) -> str:
+    def start_guest(
+        self, name: str, *, mib: int = 64, disk_mib: int = 16, fill_mib: int = 0, backing: str = ""
+    ) -> str:
+        """`fill_mib` of its memory are not zero; with `backing` its disk is an overlay on that path."""
+        words = (fill_mib << 18).to_bytes(4, "little")
+        boot = FILL[:FILL_WORDS] + words + FILL[FILL_WORDS + 4 :] + BOOT if fill_mib else BOOT
         raw = self.base / f"{name}.raw"
-        raw.write_bytes(BOOT.ljust(510, b"\0") + b"\x55\xaa" + os.urandom((disk_mib << 20) - 512))
+        raw.write_bytes(boot.ljust(510, b"\0") + b"\x55\xaa" + os.urandom((disk_mib << 20) - 512))
         disk = f"/var/lib/libvirt/images/{name}.qcow2"
-        self.run("qemu-img", "convert", "-O", "qcow2", str(raw), disk)
+        if backing:
+            self.run("cp", str(raw), backing)
+            self.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "raw", disk)
+        else:
+            self.run("qemu-img", "convert", "-O", "qcow2", str(raw), disk)
         self.write("/run/guest.xml", XML.format(name=name, uuid=uuid.uuid4(), mib=mib, disk=disk))
         self.virsh("define", "/run/guest.xml")
         self.virsh("start", name)

@@ -30,6 +30,8 @@ class World:
     """Budgets say how often each kind of trouble may come: `cuts` (streams break), `crashes` (a daemon dies
     and is started again), `cancels`, `faults` (libvirt fails by itself), `timers` (a deadline passes early).
 
+    `deaths`: the source's stopped copy dies in post-copy; `hurries`: the user asks to resume at once.
+
     `heals` False: once cut, the network stays cut.
     """
 
@@ -37,16 +39,16 @@ class World:
         self, source: type[SourceMachine] = SourceMachine,
         destination: type[DestinationMachine] = DestinationMachine, *, mode: str = "precopy",
         heals: bool = True, cuts: int = 0, crashes: int = 0, cancels: int = 0, faults: int = 0,
-        timers: int = 0, delegates: bool = False,
+        timers: int = 0, deaths: int = 0, hurries: int = 0, delegates: bool = False,
     ) -> None:  # fmt: skip
         self.make_source, self.make_destination = source, destination
         self.request: m.Request = m.decode({**m.encode(REQUEST), "mode": mode})  # type: ignore[assignment]
         self.heals, self.cuts, self.crashes, self.cancels = heals, cuts, crashes, cancels
-        self.faults, self.timers = faults, timers
+        self.faults, self.timers, self.deaths, self.hurries = faults, timers, deaths, hurries
         self.delegates = delegates
         self.held = self.placed = self.redirecting = False
-        """The destination's node holds the guest's delegation, has attached the guest by it; the source's node
-        sends the guest's packets on."""
+        """The destination's node holds the guest's delegation, has attached the guest by it; the source's
+        node sends the guest's packets on."""
         self.now = 0.0
         self.network = True
         self.src: SourceMachine | None = source(self.request)
@@ -191,6 +193,8 @@ def _destination(w: World, side: str, action: a.Action) -> None:
             if w.dst is not None and w.dst.state != "postcopy":
                 w.dst.on_lost("superseded", w.now)
             w.events += ("c:consulted",)
+        case a.EndIncoming():
+            w.copy = "none"
         case a.Regrant():
             w.events += ("d:granted",)
 
@@ -288,6 +292,10 @@ def _trouble(w: World) -> Iterator[tuple[str, Move, bool]]:
         yield "CANCEL", _cancel, True
     if w.faults and w.libvirt in ("copying", "stopped"):
         yield "FAULT", _fault, True
+    if w.deaths and w.switched and w.alive and not w.complete:
+        yield "DEATH", _death, True
+    if w.hurries and w.src is not None and w.src.state == "asking":
+        yield "HURRY", _hurry, True
     if w.timers:
         for side in ("src", "dst", "con"):
             if getattr(w, side) is not None and getattr(w, side).deadline is not None:
@@ -344,12 +352,16 @@ def _source_event(w: World, src: SourceMachine, kind: str) -> None:
         src.on_transfer_done(kind == "ok", "libvirt failed", w.now)
     elif kind == "answered":
         src.on_finish_answer(True, w.now)
+    elif kind == "gone":
+        src.on_copy_gone(w.now)
     elif kind == "rpc":
         _close_source(w)
         src.on_channel_lost(w.now)
     elif kind == "lost":
         src.on_lost("cut", w.now)
     elif kind == "recover":
+        if not w.alive:
+            src.on_copy_gone(w.now)
         if w.alive and w.packaged and w.network:
             w.serving, w.rpc_src, w.rpc_dst, w.copy = True, True, True, "running"
             w.libvirt, w.finish = "waiting", "answer" if w.complete else ""
@@ -571,6 +583,21 @@ def _fault(w: World) -> None:
     w.faults -= 1
     w.rpc_dst = False
     _close_source(w)
+
+
+def _death(w: World) -> None:
+    """With the process pages are lost that only it had; libvirt there notices."""
+    w.deaths -= 1
+    w.alive = w.serving = False
+    w.doomed = True
+    _tell(w, "s:gone")
+    _close_source(w)
+
+
+def _hurry(w: World) -> None:
+    w.hurries -= 1
+    if w.src is not None:
+        w.src.hurry(w.now)
 
 
 def _timer(w: World, side: str) -> None:

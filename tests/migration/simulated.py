@@ -291,7 +291,7 @@ class Daemon:
 
     def _local_ends(self) -> set[int]:
         jobs = [*self.service._incoming, *self.service._sources.values()]
-        sets = [getattr(job, "relays", None) or getattr(job._channels, "relays", None) for job in jobs]
+        sets = [job.relays for job in jobs]
         return {r._local.fileno() for s in sets if s for _, r in s.relays if r._local.fileno() >= 0}
 
 

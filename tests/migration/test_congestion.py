@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xiatb.cli.migrate import channel_controls
+from xiatb.cli.migrate_options import channel_controls
 from xiatb.errors import UsageError
 from xiatb.migration import carrier as carriers
 from xiatb.migration import controlsocket

@@ -32,6 +32,9 @@ BOUNDS: list[dict[str, Any]] = [
     {"mode": "postcopy", "cuts": 1},
     {"mode": "postcopy", "crashes": 2},
     {"mode": "postcopy", "cuts": 1, "cancels": 1},
+    {"mode": "postcopy", "cuts": 1, "hurries": 1},
+    {"mode": "postcopy", "deaths": 1, "cuts": 1},
+    {"mode": "hybrid", "deaths": 1, "crashes": 1},
     {"mode": "hybrid", "crashes": 1, "cancels": 1, "timers": 1},
 ]
 
@@ -122,6 +125,14 @@ class ForgetsPostcopy(DestinationMachine):
         super()._tell()
 
 
+class KeepsRecovering(SourceMachine):
+    """Goes on with a post-copy whose source has died, for ever."""
+
+    def on_copy_gone(self, now: float) -> None:
+        if self.state == "postcopy":
+            self._ask("the guest's process has died", now)
+
+
 @pytest.mark.parametrize(
     ("bug", "bounds", "found"),
     [
@@ -134,6 +145,7 @@ class ForgetsPostcopy(DestinationMachine):
         (GivesUpAsking, {"crashes": 1}, "no copy runs|is left"),
         (CancelsTooLate, {"cancels": 1}, "two copies run"),
         (AnswersWithoutLooking, {"cuts": 1}, "two copies run"),
+        (KeepsRecovering, {"mode": "postcopy", "deaths": 1}, "nobody learns"),
         (ForgetsPostcopy, {"mode": "postcopy", "cuts": 1}, "disk went too early|not settled|hangs|left"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,

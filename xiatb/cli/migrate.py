@@ -66,7 +66,7 @@ def command(
     guest runs on where it was), 2 unknown guest or host, already there, or options that do not go together,
     5 no such lab, 130 cancelled.
 
-    Example: xiatb migrate vm1 --to hv2 --with-storage --mode hybrid --after-passes 3 --congestion bbr
+    Example: xiatb migrate vm1 --to hv2 --with-storage --mode hybrid
     """
     storage, options = collect(chosen)
     options["transport"] = transport

@@ -39,6 +39,13 @@ def record_path(paths: LabPaths, guest: str) -> Path:
     return paths.guest(guest) / "guest.json"
 
 
+def disk_path(paths: LabPaths, guest: GuestPlan) -> Path:
+    """The guest's disk as its hypervisor sees it."""
+    if guest.disk == "shared":
+        return paths.shared_disks / f"{guest.name}.qcow2"
+    return Path(DISK.format(guest=guest.name))
+
+
 def make_record(
     plan: Plan, guest: GuestPlan, paths: LabPaths, built: image.Image, chosen: str
 ) -> GuestRecord:
@@ -62,7 +69,7 @@ def make_record(
         memory_mib=guest.memory_mib,
         vcpus=guest.vcpus,
         tap=guest.tap,
-        disk_path=DISK.format(guest=guest.name),
+        disk_path=str(disk_path(paths, guest)),
         disk_bytes=int(built.manifest["disk_bytes"]),
         image_id=built.id,
         kernel=str(paths.guest(guest.name) / "vmlinuz"),
@@ -126,13 +133,16 @@ class LibvirtGuestManager:
         key = context.paths.key(f"guest-{guest.name}")
         files = guestconfig.config_files(record, key, context.paths.names, guest.seed, directory)
         guestconfig.write_initrd(built.initrd, files, Path(record.initrd))
-        disks = context.paths.private_disk(guest.on) / "images"
+        shared = guest.disk == "shared"
+        disks = context.paths.shared_disks if shared else context.paths.private_disk(guest.on) / "images"
         target = disks / Path(record.disk_path).name
         context.owner.path(target, what=f"disk of guest {guest.name}")
         disks.mkdir(mode=0o700, parents=True, exist_ok=True)
-        context.runner.run(
-            ["cp", "--reflink=auto", "--sparse=always", str(built.root), str(target)], timeout=120
-        )
+        argv = ["cp", "--reflink=auto", "--sparse=always", str(built.root), str(target)]
+        if guest.disk == "overlay":
+            above = ["-b", str(built.root), "-F", "qcow2"]
+            argv = ["qemu-img", "create", "-q", "-f", "qcow2", *above, str(target)]
+        context.runner.run(argv, timeout=120)
         record.save(record_path(context.paths, guest.name))
 
     def start_hypervisor(self, context: LabContext, node: str) -> None:
@@ -149,6 +159,13 @@ class LibvirtGuestManager:
         libvirtd.keep_capabilities(root, self._capabilities)
         with self._lock:
             self._hypervisors[node] = hypervisor
+
+    def ended(self, context: LabContext, what: str) -> None:
+        """See lab.extensions.GuestManager: a libvirtd that has died is replaced."""
+        with self._lock:
+            died = [one for one in self._hypervisors.values() if one.daemon == what]
+        for hypervisor in died:
+            hypervisor.start(context)
 
     def start_guest(self, context: LabContext, guest: str) -> None:
         """Defines and starts `guest` on its home; returns when its agent and services are up."""

@@ -98,6 +98,10 @@ class GuestManager(Protocol):
         """Start libvirtd on hypervisor `node`; returns when it answers. Node processes run by then.
         Called for all hypervisors in parallel threads."""
 
+    def ended(self, context: LabContext, what: str) -> None:
+        """A process that was spawned as `what` has ended by itself: start it again, if it is one of ours and
+        needed. Called in a thread, not more than a few times a minute."""
+
     def start_guest(self, context: LabContext, guest: str) -> None:
         """Define and start the guest; returns when its agent says ready. Called in parallel threads."""
 
@@ -130,6 +134,9 @@ class NodeService(Protocol):
     def start_node(self, context: LabContext, node: str) -> None:
         """Start on hypervisor `node`; returns when it is ready. Called in parallel threads."""
 
+    def ended(self, context: LabContext, what: str) -> None:
+        """As GuestManager.ended."""
+
     def stop(self, context: LabContext) -> None:
         """Stop everywhere; must not fail because something is already gone."""
 
@@ -152,6 +159,11 @@ class Migrator(NodeService, Protocol):
         """Move a guest; emit an event dict per phase or progress report; the result with its timings.
 
         `options`: plain data that the migrator knows (migration.options)."""
+
+    def control(
+        self, context: LabContext, guest: str, action: str, changes: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Act on a migration under way: "set" other limits (`changes`), "switch" to post-copy, "resume"."""
 
     def plan(
         self, context: LabContext, guest: str, to: str, storage: bool, options: dict[str, Any]

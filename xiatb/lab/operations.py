@@ -1,7 +1,8 @@
 """What a lab's supervisor does for its clients over lab.sock; the protocol is the nodes' control protocol.
 
 Operations: status, plan, down, capture_start, capture_stop, link_set, link_show, link_state, run, run_wait,
-run_kill, names_set, guest_exec, agent, migrate, migrate_cancel, migrate_plan.
+run_kill, names_set, guest_exec, agent, migrate, migrate_cancel, migrate_control,
+migrate_plan.
 Streaming ones send events that carry the request's id before their answer.
 """
 
@@ -23,12 +24,16 @@ from xiatb.lab.capture import Capture
 from xiatb.lab.context import Child, Context
 from xiatb.lab.extensions import GuestManager, Migrator, NodeService
 from xiatb.lab.linkops import LinkOperations
+from xiatb.lab.state import UP
 from xiatb.lab.status import lab_status
 from xiatb.node.control import Operation, Session
 from xiatb.node.control_protocol import ControlError, Json, field, number
 from xiatb.node.names import parse_hosts
 
 log = logging.getLogger("xiatb.lab")
+REVIVALS = 5
+REVIVAL_S = 60.0
+"""A daemon that ends more often than REVIVALS times within REVIVAL_S seconds is not started again."""
 
 T = TypeVar("T")
 
@@ -52,6 +57,8 @@ class LabOperations:
         self._links = LinkOperations(context)
         self._captures: dict[str, Capture] = {}
         self._captures_made = 0
+        self._revived: dict[str, list[float]] = {}
+        self._revivals: set[asyncio.Future[None]] = set()
 
     def table(self) -> dict[str, Operation]:
         """The operations by name."""
@@ -72,6 +79,7 @@ class LabOperations:
             "agent": self.op_agent,
             "migrate": self.op_migrate,
             "migrate_cancel": self.op_migrate_cancel,
+            "migrate_control": self.op_migrate_control,
             "migrate_plan": self.op_migrate_plan,
         }
 
@@ -201,6 +209,13 @@ class LabOperations:
         options = _options(request)
         return await self._thread(lambda: migrator.migrate(self._context, guest, to, storage, emit, options))
 
+    async def op_migrate_control(self, session: Session, request: Json) -> Json:
+        """{guest, action: set|switch|resume, changes: {bandwidth, downtime}}: act on a migration under
+        way."""
+        guest, action = field(request, "guest", str), field(request, "action", str)
+        changes, migrator = field(request, "changes", dict, {}), self._migrator()
+        return await self._thread(lambda: migrator.control(self._context, guest, action, changes))
+
     async def op_migrate_plan(self, session: Session, request: Json) -> Json:
         """As migrate: what it would do and take; nothing is started."""
         guest, to = field(request, "guest", str), field(request, "to", str)
@@ -243,6 +258,7 @@ class LabOperations:
             code = child.poll()
             if code is not None:
                 log.warning("%s ended (%s)", what, f"signal {-code}" if code < 0 else f"exit {code}")
+                self._again(what)
 
         self._context.adopted = lambda what, child: loop.call_soon_threadsafe(watch, what, child)
         try:
@@ -254,6 +270,27 @@ class LabOperations:
             for descriptor in watched:
                 loop.remove_reader(descriptor)
                 os.close(descriptor)
+
+    def _again(self, what: str) -> None:
+        """Let whoever has started the process start it again, but not for ever."""
+        now = asyncio.get_running_loop().time()
+        recent = [t for t in self._revived.get(what, []) if now - t < REVIVAL_S]
+        if self._context.state.status != UP:
+            return
+        if len(recent) >= REVIVALS:
+            log.error("%s has ended %d times within %g s: left dead", what, len(recent) + 1, REVIVAL_S)
+            return
+        self._revived[what] = [*recent, now]
+        task = asyncio.ensure_future(self._thread(lambda: self._revive(what)))
+        self._revivals.add(task)
+        task.add_done_callback(self._revivals.discard)
+
+    def _revive(self, what: str) -> None:
+        for owner in (*([self._guests] if self._guests is not None else []), *self._services):
+            try:
+                owner.ended(self._context, what)
+            except (XiatbError, OSError) as error:
+                log.warning("starting %s again: %s", what, error)
 
     async def close(self) -> None:
         """Finish captures."""

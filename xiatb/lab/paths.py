@@ -102,6 +102,11 @@ class LabPaths:
         """What the hypervisor sees at /var/lib/libvirt, seen from outside; on disk."""
         return self.disk / node / "libvirt"
 
+    @property
+    def shared_disks(self) -> Path:
+        """Disks that all hypervisors reach, under this path everywhere; on disk."""
+        return self.disk / ".shared"
+
     def guest(self, guest: str) -> Path:
         """A guest's directory, seen by all hypervisors."""
         return self.root / "guests" / guest

@@ -201,6 +201,9 @@ class GuestPlan:
     """expected locator on its first host (RE form)."""
     seed: int
     services: tuple[ServicePlan, ...] = ()
+    disk: str = "private"
+    """"private": a copy of the image on its hypervisor; "overlay": what it writes, on top of the image;
+    "shared": a copy that all hypervisors reach."""
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,8 @@ class _Planner:
         guest, file = sorted(self.file.guests.items())[index]
         name = f"tap{index}"
         # The baseline's guests keep their gateway's MAC wherever they are.
-        mac = self.ring.mac("taps" if self.file.baseline else node, name)
+        # The same at every host: to a guest that was moved its gateway's address still holds.
+        mac = self.ring.mac("taps", name)
         return PortPlan(
             name, mac, self._guest_mtu(file), "guest", f"xiatb:{self.lab}:{node}:{name}", guest=guest
         )
@@ -263,6 +264,7 @@ class _Planner:
             dag=self._locator(owner, guest.on),
             seed=self.ring.number(owner),
             services=tuple(services),
+            disk=guest.disk,
         )
 
     def _names(self, nodes: tuple[NodePlan, ...], guests: tuple[GuestPlan, ...]) -> dict[str, str]:

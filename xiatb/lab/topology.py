@@ -19,6 +19,7 @@ NAME = re.compile(r"^[a-z][a-z0-9_-]{0,23}$")
 SERVICE_KINDS = ("echo", "responder", "writer")
 NodeKind = Literal["host", "router", "hypervisor", "ip_router"]
 DataPlane = Literal["auto", "ebpf", "click"]
+DiskKind = Literal["private", "overlay", "shared"]
 
 MIN_MTU, MAX_MTU = 1280, 65000
 
@@ -132,6 +133,7 @@ class GuestFile(_Part):
     memory: Memory | None = None
     vcpus: Annotated[int, Field(ge=1, le=16, strict=True)] | None = None
     mtu: Mtu | None = None
+    disk: DiskKind = "private"
     services: list[ServiceFile] = []
 
 

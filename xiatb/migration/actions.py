@@ -80,6 +80,11 @@ class EndCopy(Action):
 
 
 @dataclass(frozen=True)
+class EndIncoming(Action):
+    """Destination: pages that the guest here needs are lost with its source; end it. Its disks stay."""
+
+
+@dataclass(frozen=True)
 class CloseChannels(Action):
     """Source: close the local ends of all channels, so that the hypervisor's migration call fails."""
 

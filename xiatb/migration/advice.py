@@ -34,13 +34,17 @@ LOST: Final = (
     "{guest} runs nowhere: it died on {there} after it had been handed over. All that it wrote is in its disk "
     "there; start it anew: xiatb exec {there} -- virsh start {guest}"
 )
+KEPT: Final = (
+    "{guest} runs nowhere: the path broke while it was being switched to post-copy, before {there} had all that it "
+    "needs to run. Its disk is whole and was kept on {here}: define the guest there anew and start it"
+)
 
 
-def advice(code: str, guest: str, here: str, there: str) -> str:
+def advice(code: str, guest: str, here: str, there: str, *, kept: bool = False) -> str:
     """One or two sentences for the user of a migration of `guest` from `here` to `there` that ended with
-    `code`."""
+    `code`; `kept`: its disk is still `here`."""
     if code == "guest-lost":
-        return LOST.format(guest=guest, here=here, there=there)
+        return (KEPT if kept else LOST).format(guest=guest, here=here, there=there)
     where = "" if code == "not-running" else f"{guest} runs on {here} as before; "
     told = NEXT.get(code, NEXT["failed"]).format(guest=guest, here=here, there=there)
     return where + told

@@ -27,7 +27,8 @@ class DaemonConfig:
     """One daemon.
 
     `carrier` is "xia", or "unix" for tests without a network, where `listen` and the peers' addresses are
-    paths. `node_control` may be None: guests are then not invited to join. `memory_reserve` bytes are never
+    paths. `shared` holds disks that all hosts reach. `node_control` may be None: guests are then not invited
+    to join. `memory_reserve` bytes are never
     given away. In `qemu_pids` libvirt writes GUEST.pid.
     """
 
@@ -44,6 +45,7 @@ class DaemonConfig:
     images: Path = Path("/var/lib/xiatb/images")
     disks: Path = Path("/var/lib/libvirt/images")
     guests: Path | None = None
+    shared: Path | None = None
     carrier: str = "xia"
     listen: str = ""
     memory_reserve: int = 64 << 20
@@ -67,6 +69,7 @@ class DaemonConfig:
             "images": str(self.images),
             "disks": str(self.disks),
             "guests": str(self.guests) if self.guests else None,
+            "shared": str(self.shared) if self.shared else None,
             "carrier": self.carrier,
             "listen": self.listen,
             "memory_reserve": self.memory_reserve,
@@ -86,6 +89,7 @@ _PATHS = (
     "images",
     "disks",
     "guests",
+    "shared",
     "qemu_pids",
 )
 _REQUIRED = ("lab", "host", "key", "state_dir", "socket")

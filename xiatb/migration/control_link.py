@@ -25,6 +25,7 @@ class ControlLink:
         self._tasks: list[asyncio.Task[None]] = []
         self._early: list[Message] = []
         self._closing = False
+        self._hears: tuple[Callable[[Message], None], Callable[[str], None]]
 
     async def handshake(self, first: bytes = b"") -> None:
         """Authenticate both sides; `first` is what was read from the wire already.
@@ -55,11 +56,11 @@ class ControlLink:
             self._early += self.session.feed(data)
 
     def start(self, on_message: Callable[[Message], None], on_lost: Callable[[str], None]) -> None:
-        """Deliver messages from now on; `on_lost` is called once when the stream ends or breaks."""
-        self._tasks = [
-            asyncio.ensure_future(self._read(on_message, on_lost)),
-            asyncio.ensure_future(self._write()),
-        ]
+        """Deliver messages from now on; `on_lost` is called once when the stream ends or breaks. Another call
+        takes the link over: whoever had it before hears nothing more."""
+        self._hears = (on_message, on_lost)
+        if not self._tasks:
+            self._tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
 
     def send(self, message: Message) -> None:
         """Queue a message for the peer."""
@@ -85,18 +86,18 @@ class ControlLink:
             task.cancel()
         self._wire.abort()
 
-    async def _read(self, on_message: Callable[[Message], None], on_lost: Callable[[str], None]) -> None:
+    async def _read(self) -> None:
         reason = "closed by the peer"
         try:
             for message in self._early:
-                on_message(message)
+                self._hears[0](message)
             while data := await self._wire.read(_READ):
                 for message in self.session.feed(data):
-                    on_message(message)
+                    self._hears[0](message)
         except (OSError, XiatbError) as error:
             reason = str(error) or type(error).__name__
             self._wire.abort()
-        on_lost(reason)
+        self._hears[1](reason)
 
     async def _write(self) -> None:
         with contextlib.suppress(OSError, XiatbError):  # the reader reports the loss

@@ -35,7 +35,7 @@ class DestinationMachine(Machine):
         self.locator = ""
         self._code = self._reason = ""
         self._lost = False
-        self._inquired = self._whole = False
+        self._inquired = self._whole = self._gone = False
 
     @classmethod
     def restore(cls, request: m.Request) -> Self:
@@ -133,6 +133,8 @@ class DestinationMachine(Machine):
             if self._inquired:
                 self._tell()
             return
+        if fate == "none" and self.t_resume:
+            fate = "lost"  # it ran here and has died: what it wrote meanwhile is not at the source
         self._settle(fate)
         if self._inquired:
             self._answer(now)
@@ -166,8 +168,7 @@ class DestinationMachine(Machine):
 
     def on_guest_gone(self, now: float) -> None:
         """The guest has died here: during post-copy, or when it had just begun to run."""
-        if self.state == "running":
-            self._settle("lost")
+        self._gone = True
         self._ended("lost")
 
     def on_lost(self, reason: str, now: float) -> None:
@@ -272,7 +273,7 @@ class DestinationMachine(Machine):
         elif self.state in _ARRIVING:
             self._clean(now)
         elif self.state == "running":
-            self._settle(self.fate or "here")
+            self._settle("lost" if self._gone else "here")
             self._answer(now)
         elif self.state in ("committed", "settled"):
             self._answer(now)
@@ -288,6 +289,11 @@ class DestinationMachine(Machine):
             self._give_up("protocol", "recover out of turn", now)
 
     def _source_aborts(self, message: m.Abort, now: float) -> None:
+        if self.state == "postcopy" and not self.fate and message.code == "lost":
+            self._settle("lost")
+            self._do(a.EndIncoming())
+            self._tell()
+            return
         if self.state in ("committed", "postcopy") or (self.state == "settled" and self.fate != "none"):
             return  # out of order, and the guest is here
         self._code, self._reason = message.code, f"source: {message.reason}"

@@ -22,11 +22,13 @@ from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Reque
 from xiatb.migration.pagewatch import PageWatch
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.station import Station
+from xiatb.migration.storage import admit_storage
 from xiatb.migration.tokens import ChannelOpen, TokenBook
 from xiatb.migration.wirestream import Wire
 
 CLEAN_S = 10.0
 _STEP_S = 0.05
+AGAIN_S = 0.5
 Consult = Callable[["DestinationJob", a.Consult], Awaitable[tuple[str, int, str] | None]]
 """Settles the job of an earlier session: (fate, t_resume, locator), or None when it took over the link."""
 
@@ -155,6 +157,8 @@ class DestinationJob(JobShell):
             self.spawn(handover.hold(self._node, request, action.join))
         elif isinstance(action, a.ExpectGuest):
             self._node.expect(request.hid, request.port, self._joined)
+        elif isinstance(action, a.EndIncoming):
+            self.spawn(self._driver.destroy(request.guest), must=True)
         elif isinstance(action, a.Clean):
             self.spawn(self._clean(request))
 
@@ -186,6 +190,8 @@ class DestinationJob(JobShell):
         if state == "none":
             self._station.journal.close(request.job, j.DESTINATION)
             return
+        if state == "lost":
+            self._node.detach(request.hid)
         disks = tuple(disk.path for disk in request.disks if request.storage)
         sockets = tuple(map(str, params.all_sockets(self._runtime, request.job)[1:]))
         self._station.journal.write(
@@ -244,9 +250,11 @@ class DestinationJob(JobShell):
         station = self._station
         state = await self._driver.state(request.guest)
         station.permit(request, self.peer, station.config.host)
-        admit(request, peer, self._own, station.facts, state, station.config.disks)
+        config = station.config
+        admit(request, peer, self._own, station.facts, state, config.disks, config.shared)
         self._station.busy.add(request.guest)
         self._holds = True
+        await admit_storage(request, config)
         self._record(request, "prepared")
         if request.storage:
             for disk in request.disks:
@@ -284,18 +292,28 @@ class DestinationJob(JobShell):
         await self.relays.end(0.0)
         self._node.detach(request.hid)
         leftover: tuple[str, ...] = ()
-        try:
-            fate = await settled_fate(self._driver, request.guest)
-        except DriverError as error:
-            leftover, fate = (f"guest {request.guest}: {error}",), "none"
+        fate = await known_fate(self._driver, request.guest)
         if fate != "none":
             self._node.expect(request.hid, request.port)
-        elif not leftover:
+        elif not self.machine.t_resume:
             leftover = remove_disks(tuple(self._made))
         for path in (params.ram_socket, params.disk_socket):
             path(self._runtime, request.job).unlink(missing_ok=True)
         self.machine.on_cleaned(fate, leftover, time.monotonic())
         self.step()
+
+
+async def known_fate(driver: Driver, guest: str) -> str:
+    """As `settled_fate`, however long libvirtd does not answer: a guess could start a second copy."""
+    silent = False
+    while True:
+        try:
+            return await settled_fate(driver, guest)
+        except DriverError as error:
+            if not silent:
+                log.warning("guest %s: libvirtd does not say what became of it: %s", guest, error)
+            silent = True
+            await asyncio.sleep(AGAIN_S)
 
 
 async def settled_fate(driver: Driver, guest: str) -> str:

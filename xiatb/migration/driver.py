@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,11 @@ from xiatb.migration.facts import GuestFacts, facts_of
 
 T = TypeVar("T")
 OnEvent = Callable[["GuestEvent"], None]
+UNLIMITED_MIB = ((1 << 63) - 1) >> 20
+"""libvirt's own value for no cap (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
 _QMP = ("STOP", "RESUME", "MIGRATION", "MIGRATION_PASS", "SHUTDOWN")
+AGAIN_S = 0.3
+log = logging.getLogger("xiatb.migration")
 _started = threading.Lock()
 _loop_runs = False
 
@@ -53,7 +58,10 @@ class HostFacts:
 
 
 class Driver:
-    """One per daemon. Call `open` first; `on_event` is called in the asyncio thread."""
+    """One per daemon. Call `open` first; `on_event` is called in the asyncio thread.
+
+    When libvirtd dies it connects again as soon as another one answers.
+    """
 
     def __init__(self, uri: str, on_event: OnEvent) -> None:
         self._uri = uri
@@ -61,6 +69,8 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._events: Any = None
         self._calls: Any = None
+        self._again: asyncio.Task[None] | None = None
+        self._ended = False
 
     async def open(self) -> None:
         """Connect and register for events; raises HostNotAbleError when libvirtd does not answer."""
@@ -68,6 +78,9 @@ class Driver:
 
     async def close(self) -> None:
         """Disconnect."""
+        self._ended = True
+        if self._again is not None:
+            self._again.cancel()
         await self._thread(self._close)
 
     async def host(self) -> HostFacts:
@@ -103,7 +116,8 @@ class Driver:
         await self._thread(self._set_downtime_limit, name, milliseconds)
 
     async def set_bandwidth(self, name: str, mib: int) -> None:
-        """Cap the running migration at `mib` MiB/s; nothing happens when none runs."""
+        """Cap the running migration, memory and disks, at `mib` MiB/s, 0: no cap; nothing happens when none
+        runs."""
         await self._thread(self._set_bandwidth, name, mib)
 
     async def set_throttle(self, name: str, percent: int) -> None:
@@ -132,6 +146,28 @@ class Driver:
         except libvirt.libvirtError as error:
             raise DriverError(str(error)) from None
 
+    def _lost(self, _conn: Any, _reason: int, _opaque: Any) -> None:
+        """libvirtd has closed the connection, or has died."""
+        with contextlib.suppress(RuntimeError):  # the asyncio loop is closed: the daemon is ending
+            self._loop.call_soon_threadsafe(self._reconnect_soon)
+
+    def _reconnect_soon(self) -> None:
+        if not self._ended and (self._again is None or self._again.done()):
+            self._again = asyncio.ensure_future(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """Until libvirtd answers again; meanwhile every call raises DriverError."""
+        log.warning("libvirtd at %s has gone", self._uri)
+        while True:
+            try:
+                await self._thread(self._close)
+                await self._thread(self._open)
+            except XiatbError:
+                await asyncio.sleep(AGAIN_S)
+            else:
+                log.warning("libvirtd at %s is back", self._uri)
+                return
+
     def _open(self) -> None:
         _start_event_loop()
         try:
@@ -144,6 +180,7 @@ class Driver:
         self._events.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle_event, None
         )
+        self._events.registerCloseCallback(self._lost, None)
 
     def _close(self) -> None:
         for connection in (self._events, self._calls):
@@ -247,10 +284,17 @@ class Driver:
                 dom.migrateSetMaxDowntime(milliseconds)
 
     def _set_bandwidth(self, name: str, mib: int) -> None:
+        """libvirt caps memory alone; block mirrors are QEMU's jobs. Post-copy has a cap of its own."""
         dom = self._lookup(name)
-        if dom is not None:
-            with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
-                dom.migrateSetMaxSpeed(mib)
+        if dom is None:
+            return
+        postcopy = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY
+        with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
+            dom.migrateSetMaxSpeed(mib or UNLIMITED_MIB)
+            dom.migrateSetMaxSpeed(mib, postcopy)
+            jobs = _qmp(dom, "query-block-jobs").get("return", [])
+            for job in (one for one in jobs if one.get("type") == "mirror"):
+                _qmp(dom, "block-job-set-speed", device=str(job["device"]), speed=mib << 20)
 
     def _set_throttle(self, name: str, percent: int) -> None:
         """QEMU 7.2 (migration/ram.c, mig_throttle_guest_down) begins with `initial` and steps by `increment`
@@ -261,8 +305,7 @@ class Driver:
             return
         wanted = {"cpu-throttle-initial": percent, "cpu-throttle-increment": 99, "max-cpu-throttle": percent,
                   "throttle-trigger-threshold": 1}  # fmt: skip
-        command = {"execute": "migrate-set-parameters", "arguments": wanted}
-        answer = json.loads(libvirt_qemu.qemuMonitorCommand(dom, json.dumps(command), 0))
+        answer = _qmp(dom, "migrate-set-parameters", **wanted)
         if "error" in answer:
             raise DriverError(f"migrate-set-parameters: {answer['error'].get('desc')}")
 
@@ -295,6 +338,13 @@ class Driver:
             dom.destroy()
         with contextlib.suppress(libvirt.libvirtError):  # it may be transient
             dom.undefine()
+
+
+def _qmp(dom: Any, command: str, **arguments: Any) -> dict[str, Any]:
+    """QEMU's answer to a command of its own protocol; raises libvirtError."""
+    asked = {"execute": command, **({"arguments": arguments} if arguments else {})}
+    answer: dict[str, Any] = json.loads(libvirt_qemu.qemuMonitorCommand(dom, json.dumps(asked), 0))
+    return answer
 
 
 def _monotonic(seconds: int, micros: int) -> int:

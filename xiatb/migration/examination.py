@@ -12,6 +12,7 @@ from xiatb.migration.driver import DriverError
 from xiatb.migration.hosting import RefusedError, admit
 from xiatb.migration.messages import Capabilities, Channel, Request
 from xiatb.migration.station import Station
+from xiatb.migration.storage import admit_storage
 from xiatb.migration.tokens import ChannelOpen, TokenBook
 from xiatb.migration.wirestream import Wire
 
@@ -46,7 +47,9 @@ class Examiner:
         if refusal:
             raise RefusedError("policy", f"{own.host}: {refusal}")
         state = await station.driver.state(request.guest)
-        admit(request, peer, own, station.facts, state, station.config.disks)
+        config = station.config
+        admit(request, peer, own, station.facts, state, config.disks, config.shared)
+        await admit_storage(request, config)
 
     def grant(self) -> tuple[Channel, ...]:
         """A channel for the probe."""

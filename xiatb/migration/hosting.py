@@ -54,10 +54,12 @@ def admit(
     host: HostFacts,
     guest_state: str,
     disks: Path,
+    shared: Path | None = None,
 ) -> None:
     """Raise RefusedError when this host cannot take the guest; the text says what is missing.
 
-    `guest_state` is the driver's state of a guest of that name here; disks may lie only in directory `disks`.
+    `guest_state` is the driver's state of a guest of that name here; disks may lie only in directory
+    `disks`, those that are not copied also in `shared`.
     """
     if guest_state != "absent":
         raise RefusedError(
@@ -80,12 +82,17 @@ def admit(
             "no-room",
             f"the guest needs {needed >> 20} MiB of memory, {own.host} has {own.memory_free >> 20} MiB",
         )
-    _admit_disks(request, own, disks)
+    _admit_disks(request, own, disks, shared)
 
 
-def _admit_disks(request: Request, own: Capabilities, directory: Path) -> None:
+def _admit_disks(request: Request, own: Capabilities, directory: Path, shared: Path | None) -> None:
     for disk in request.disks:
-        if Path(disk.path).parent != directory:
+        place = Path(disk.path).parent
+        if place == shared and request.storage:
+            raise RefusedError(
+                "unsupported", f"{disk.path} is reached by all hosts: migrate with --storage none"
+            )
+        if place not in (directory, shared):
             raise RefusedError("unsupported", f"{own.host} takes disks only in {directory}, not {disk.path}")
         there = Path(disk.path).exists()
         if request.storage and there:
@@ -101,11 +108,16 @@ def _admit_disks(request: Request, own: Capabilities, directory: Path) -> None:
         )
 
 
+def _backing(disk: Disk) -> tuple[str, ...]:
+    return ("-b", disk.backing, "-F", disk.backing_format) if disk.backing else ()
+
+
 async def create_disk(disk: Disk) -> None:
-    """Make an empty image of the disk's format and virtual size; raises RefusedError."""
+    """Make an empty image of the disk's format and virtual size, on its backing file if it has one; raises
+    RefusedError."""
     Path(disk.path).parent.mkdir(parents=True, exist_ok=True)
     process = await asyncio.create_subprocess_exec(
-        "qemu-img", "create", "-q", "-f", disk.format, disk.path, str(disk.size),
+        "qemu-img", "create", "-q", "-f", disk.format, *_backing(disk), disk.path, str(disk.size),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, complaint = await process.communicate()

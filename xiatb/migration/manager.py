@@ -23,6 +23,7 @@ from xiatb.lab.plan import NodePlan, Plan
 from xiatb.lab.process import ProcessId, stop_all
 from xiatb.lab.readiness import ready_pipe
 from xiatb.migration import policyfile
+from xiatb.migration.advice import advice
 from xiatb.migration.baseline import TRANSPORTS, TcpTransport
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.node.control_protocol import ControlError
@@ -32,6 +33,11 @@ from xiatb.wire.xid import XID
 READY_S = 30.0
 SILENCE_S = 120.0
 """The daemon sends progress ten times a second; longer silence than this means that it hangs."""
+WHAT = "migrated "
+"""What the lab calls a daemon's process, with the node's name behind it."""
+SETTLE_STEP_S = 0.2
+SETTLE_S = 60.0
+"""How long a user waits for a daemon that was started again to find out what became of the guest."""
 USAGE = "EUSAGE"
 """Error code of requests that make no sense; the command line then exits with 2."""
 Emit = Callable[[dict[str, Any]], None]
@@ -57,6 +63,7 @@ def daemon_config(plan: Plan, paths: LabPaths, node: NodePlan) -> DaemonConfig:
         socket=socket_path(paths, node.name),
         node_control=paths.control(node.name),
         guests=paths.root / "guests",
+        shared=paths.shared_disks,
         policy=policyfile.of_plan(plan),
         peers={
             other.name: Peer(other.name, XID.parse(other.migration_sid), service_dag(other))
@@ -79,6 +86,7 @@ class MigrationManager:
     def __init__(self) -> None:
         self._daemons: dict[str, ProcessId] = {}
         self._lock = threading.Lock()
+        self._reviving = threading.Lock()
         self._tcp = TcpTransport()
 
     def start_node(self, context: LabContext, node: str) -> None:
@@ -90,7 +98,7 @@ class MigrationManager:
         log = log_path(context.paths, node)
         with ready_pipe() as pipe:
             child = context.spawn(
-                node, [sys.executable, "-m", "xiatb.migration.daemon", str(path)], what=f"migrated {node}",
+                node, [sys.executable, "-m", "xiatb.migration.daemon", str(path)], what=f"{WHAT}{node}",
                 log=log, env=pipe.environment(), pass_fds=[pipe.writer],
             )  # fmt: skip
             pipe.close_writer()
@@ -165,9 +173,7 @@ class MigrationManager:
                 wanted |= {"guest": guest, "to": to, "storage": storage}
                 result = {"transport": "xia", **self._run(context, source, wanted, emit)}
         except SocketGoneError:
-            now, _ = self.where(context, guest)
-            where = f"the guest runs on {now}" if now else f"look for the guest on {source}"
-            raise ControlError("lost", f"the migration daemon of {source} has ended; {where}") from None
+            result = self._after_death(context, guest, source, to, emit)
         self._moved(context, guest, to)
         self._tcp.follow(context, guest, source, to)
         return result
@@ -186,6 +192,31 @@ class MigrationManager:
         with ControlClient(socket_path(context.paths, source)) as client:
             return {"from": source, **client.request("plan", timeout=SILENCE_S, **request)}
 
+    def _after_death(
+        self, context: LabContext, guest: str, source: str, to: str, emit: Emit
+    ) -> dict[str, Any]:
+        """The source's daemon has died under a migration: what became of the guest, once it is settled."""
+        deadline = time.monotonic() + SETTLE_S
+        self._revive(context)
+        while time.monotonic() < deadline:
+            emit({"event": "progress", "phase": "asking", "remaining": 0, "total": 0, "rate": 0})
+            with contextlib.suppress(XiatbError):
+                busy = self._ask(context, source, "status")["outgoing"]
+                now, _ = self.where(context, guest)
+                if now is not None and all(one["guest"] != guest for one in busy):
+                    break
+            time.sleep(SETTLE_STEP_S)
+        else:
+            raise ControlError(
+                "lost", f"the migration daemon of {source} died and was started again; it still asks {to} "
+                f"what became of {guest}", hint=f"wait for {to}: xiatb status, xiatb link show",
+            )  # fmt: skip
+        died = f"the migration daemon of {source} died and was started again"
+        if now != to:
+            raise ControlError("lost", died, hint=advice("lost", guest, source, to))
+        note = f"{died}: no measurements"
+        return {"guest": guest, "from": source, "to": to, "transport": "xia", "note": note}
+
     def _run(self, context: LabContext, source: str, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         """Let the source's daemon do it; events go to `emit`, the result comes back."""
         result: dict[str, Any] = {}
@@ -198,13 +229,19 @@ class MigrationManager:
                     emit(told)
         return result
 
+    def ended(self, context: LabContext, what: str) -> None:
+        """See lab.extensions.NodeService."""
+        if what.startswith(WHAT):
+            self._revive(context)
+
     def _revive(self, context: LabContext) -> None:
-        """Start daemons again that have died; each cleans up after its predecessor."""
-        with self._lock:
-            dead = [node for node, daemon in self._daemons.items() if not daemon.alive()]
-        for node in dead:
-            context.progress(f"migration daemon {node} had ended; starting it again")
-            self.start_node(context, node)
+        """Start daemons again that have died; each settles what its predecessor has left."""
+        with self._reviving:
+            with self._lock:
+                dead = [node for node, daemon in self._daemons.items() if not daemon.alive()]
+            for node in dead:
+                context.progress(f"migration daemon {node} had ended; starting it again")
+                self.start_node(context, node)
 
     def cancel(self, context: LabContext, guest: str) -> dict[str, Any]:
         """Cancel the guest's migration; {"cancelled": False} when it is too late. ControlError if there is
@@ -214,6 +251,19 @@ class MigrationManager:
         source, _ = self.where(context, guest)
         for node in [source] if source else [n.name for n in context.plan.kind("hypervisor")]:
             return self._ask(context, node, "cancel", guest=guest)
+        raise ControlError(USAGE, f"guest {guest} is not being migrated")
+
+    def control(
+        self, context: LabContext, guest: str, action: str, changes: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See lab.extensions.Migrator. ControlError EUSAGE when the guest is not being migrated."""
+        if action not in ("set", "switch", "resume"):
+            raise ControlError(USAGE, f"no such action {action!r}; set, switch or resume")
+        for node in context.plan.kind("hypervisor"):
+            with contextlib.suppress(SocketGoneError):
+                moving = self._ask(context, node.name, "status")["outgoing"]
+                if any(one["guest"] == guest for one in moving):
+                    return self._ask(context, node.name, action, guest=guest, **changes)
         raise ControlError(USAGE, f"guest {guest} is not being migrated")
 
     def _check(self, plan: Plan, guest: str, to: str) -> None:

@@ -7,13 +7,21 @@ missing ones take their default, so that a newer peer can add fields; an unknown
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from xiatb.errors import WireError
 from xiatb.migration import fields as f
+from xiatb.migration.parts import KINDS as KINDS
+from xiatb.migration.parts import Channel as Channel
+from xiatb.migration.parts import Consent as Consent
+from xiatb.migration.parts import Disk as Disk
+from xiatb.migration.parts import Faults as Faults
+from xiatb.migration.parts import T as T
+from xiatb.migration.parts import build as build
+from xiatb.migration.parts import checked as _f
+from xiatb.migration.parts import nested as nested
 
-KINDS = ("rpc", "ram", "nbd", "probe")
 REJECT_CODES = (
     "not-a-peer",
     "busy",
@@ -34,53 +42,10 @@ FATES = ("here", "none", "postcopy", "lost")
 """What became of a guest at its destination: it runs there; it does not and never will; it runs there and
 still needs pages of the source; it has died there after the switch to post-copy."""
 
-_REQUIRED = object()
-
-
-def _f(check: f.Check, default: Any = _REQUIRED) -> Any:
-    if default is _REQUIRED:
-        return field(metadata={"check": check})
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"check": check})
-    return field(default=default, metadata={"check": check})
-
-
 class Message:
     """Base of all control messages; `TYPE` is the value of the field "t" on the wire."""
 
     TYPE: ClassVar[str] = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Disk:
-    """One disk of a guest: its target name in the domain, path on both hosts, virtual and allocated bytes.
-
-    `backing` (a path on both hosts), its format and `content`, its SHA-256, are set when the disk is copied
-    only down to that file, which the destination must have.
-    """
-
-    target: str = _f(f.text(16, r"[a-z][a-z0-9]*"))
-    path: str = _f(f.PATH)
-    size: int = _f(f.number(512, 1 << 44))
-    format: str = _f(f.choice("qcow2", "raw"))
-    allocated: int = _f(f.number(0, 1 << 44), 0)
-    backing: str = _f(lambda v: v if v == "" else f.PATH(v), "")
-    backing_format: str = _f(f.choice("", "qcow2", "raw"), "")
-    content: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Channel:
-    """A bulk channel that the destination has granted: the token opens it once."""
-
-    kind: str = _f(f.choice(*KINDS))
-    index: int = _f(f.number(0, 63))
-    token: str = _f(f.hexadecimal(16))
-
-
-def nested(cls: type[Any]) -> f.Check:
-    """A check for a JSON object that holds the fields of dataclass `cls`."""
-    return lambda value: build(cls, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +64,13 @@ class Capabilities(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Consent:
-    """The guest's own word that it may move to one host, signed by the key behind its HID (consent.py)."""
-
-    public: str = _f(f.hexadecimal(32))
-    sequence: int = _f(f.number(1))
-    signature: str = _f(f.hexadecimal(64))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Request(Message):
     """The source asks to move a guest. Memory and sizes in bytes; `hid` may be empty for a guest without
     XIA.
 
     `streams` memory channels (more than one: multifd); `tls` is the SHA-256 of the certificate that the
-    source shows on bulk channels, empty when they are not encrypted; `verify` asks for `pages`.
+    source shows on bulk channels, empty when they are not encrypted; `verify` asks for `pages`. `contents`
+    are the SHA-256 of `files`, in their order.
     """
 
     TYPE: ClassVar[str] = "request"
@@ -130,6 +87,7 @@ class Request(Message):
     port: str = _f(f.text(32), "")
     disks: tuple[Disk, ...] = _f(f.sequence(nested(Disk), 16), ())
     files: tuple[str, ...] = _f(f.sequence(f.PATH, 32), ())
+    contents: tuple[str, ...] = _f(f.sequence(f.text(64, "[0-9a-f]{64}"), 32), ())
     storage: bool = _f(f.flag, False)
     mode: str = _f(f.choice(*MODES), "precopy")
     streams: int = _f(f.number(1, 16), 1)
@@ -264,16 +222,6 @@ class Recover(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Faults:
-    """Page requests of a post-copy destination: how many, and the microseconds until the page came."""
-
-    count: int = _f(f.number(0), 0)
-    p50_us: int = _f(f.number(0), 0)
-    p99_us: int = _f(f.number(0), 0)
-    max_us: int = _f(f.number(0), 0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pages(Message):
     """What the destination has seen of the guest's memory, once all of it has come: digests of regions by
     RAM block (pageledger.py), of the last versions if `final`; or why it has none (`off`). `cost`: processor
@@ -379,8 +327,6 @@ TYPES: dict[str, type[Message]] = {
     )
 }
 
-T = TypeVar("T")
-
 
 def encode(message: Message) -> dict[str, Any]:
     """The JSON object of `message`, with its type under "t"."""
@@ -394,19 +340,3 @@ def decode(value: dict[str, Any]) -> Message:
     if cls is None:
         raise WireError(f"unknown control message {str(kind)[:40]!r}")
     return build(cls, value)
-
-
-def build(cls: type[T], value: Any) -> T:
-    """The dataclass `cls` of a JSON object, every field checked; raises `WireError`."""
-    if not isinstance(value, dict):
-        raise WireError("expected an object")
-    arguments: dict[str, Any] = {}
-    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if spec.name in value:
-            try:
-                arguments[spec.name] = spec.metadata["check"](value[spec.name])
-            except WireError as error:
-                raise WireError(f"{cls.__name__.lower()}.{spec.name}: {error}") from None
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise WireError(f"{cls.__name__.lower()}.{spec.name} is missing")
-    return cls(**arguments)

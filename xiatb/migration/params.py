@@ -59,6 +59,8 @@ def migration_flags(request: Request, options: Options) -> int:
         libvirt.VIR_MIGRATE_PARALLEL: request.streams > 1,
         libvirt.VIR_MIGRATE_POSTCOPY: request.mode != "precopy",
         libvirt.VIR_MIGRATE_AUTO_CONVERGE: options.throttle > 0,
+        # libvirt cannot know that both hosts reach the file; admission has compared it (storage.py).
+        libvirt.VIR_MIGRATE_UNSAFE: bool(request.disks) and not request.storage,
         libvirt.VIR_MIGRATE_NON_SHARED_INC: request.storage and request.incremental,
         libvirt.VIR_MIGRATE_NON_SHARED_DISK: request.storage and not request.incremental,
     }
@@ -95,6 +97,8 @@ def migration_parameters(request: Request, directory: Path, options: Options) ->
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [disk.target for disk in request.disks]
     if options.bandwidth:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = options.bandwidth
+        if request.mode != "precopy":
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = options.bandwidth
     return parameters
 
 

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from xiatb.errors import IdentityError, UsageError, WireError, XiatbError
@@ -17,23 +18,27 @@ from xiatb.identity.keys import KeyPair
 from xiatb.migration import actions as a
 from xiatb.migration import frames, hosting, tokens
 from xiatb.migration import journal as j
+from xiatb.migration.advice import advice
 from xiatb.migration.advisor import Advisor
 from xiatb.migration.carrier import Carrier
 from xiatb.migration.channels import read_frame, refuse
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
 from xiatb.migration.destination import DestinationMachine
-from xiatb.migration.destjob import DestinationJob, settled_fate
+from xiatb.migration.destjob import DestinationJob, known_fate
 from xiatb.migration.driver import Driver, GuestEvent, OnEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
 from xiatb.migration.fence import Fence
+from xiatb.migration.handover import with_consent
 from xiatb.migration.handshake import Session
 from xiatb.migration.messages import FATES, Capabilities, Request
 from xiatb.migration.nodeaccess import NodeAccess
 from xiatb.migration.options import Options
+from xiatb.migration.peerpath import PeerPath
 from xiatb.migration.source import SourceMachine
-from xiatb.migration.sourcejob import PeerPath, SourceJob
+from xiatb.migration.sourcejob import SourceJob
 from xiatb.migration.station import Station
+from xiatb.migration.storage import contents, described
 from xiatb.migration.tlswire import CLIENT_HELLO
 from xiatb.migration.wirestream import Wire
 from xiatb.wire.xid import XidType
@@ -96,6 +101,7 @@ class MigrationService:
             if state == "transfer" and await self._driver.in_postcopy(guest):
                 state = "postcopy"
             if state == "transfer":  # libvirt has lost its connection with the daemon and lets the guest run
+                self._at.node.expect(entry.request.hid, entry.request.port)
                 removed = j.remove_files(entry, disks=False)
                 self._at.journal.close(entry.job, entry.role)
                 log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
@@ -103,7 +109,7 @@ class MigrationService:
                 self._background(self._resume_source(entry, state))
             return
         if state == "prepared":
-            state = await settled_fate(self._driver, guest)
+            state = await known_fate(self._driver, guest)
         if state == "postcopy":
             self._background(self._resume_destination(entry))
         elif state == "none":
@@ -234,10 +240,21 @@ class MigrationService:
 
         Raises UsageError for a host that makes no sense and MigrationError when the guest was not moved.
         """
+        try:
+            return await self._move(guest, to, storage, emit, options)
+        except MigrationError as error:
+            kept = bool(error.result.get("disks_kept"))
+            error.hint = advice(error.code, guest, self.config.host, to, kept=kept)
+            raise
+
+    async def _move(
+        self, guest: str, to: str, storage: bool, emit: Callable[[dict[str, Any]], None], options: Options
+    ) -> dict[str, Any]:
         peer, facts = self._peer(to), await self._running(guest)
         self._at.busy.add(guest)
         try:
             request = await self._request(facts, storage, options)
+            request = await with_consent(request, self.config.runtime, peer.sid)
             self._permit(request, to)
             link = await self._dial_control(peer)
             job = SourceJob(
@@ -253,9 +270,7 @@ class MigrationService:
         result["congestion"] = dict(options.congestion)
         if not outcome.ok:
             foreseen.cancel()
-            raise MigrationError(
-                outcome.code, outcome.reason, hint=_HINTS.get(outcome.code, ""), result=result
-            )
+            raise MigrationError(outcome.code, outcome.reason, result=result)
         await self._advisor.end(foreseen, to, result)
         return result
 
@@ -265,11 +280,7 @@ class MigrationService:
         request = await self._request(facts, storage, options)
         link = await self._dial_control(peer)
         path, own = self._path(peer, options.congestion), await self._at.capabilities(facts.accel)
-
-        async def dial(pin: str, kind: str) -> Wire:
-            wire = await path.channel(kind)
-            return await self._at.tls.connect(wire, pin) if pin else wire
-
+        dial = partial(path.secured, self._at.tls)
         try:
             return await self._advisor.plan(request, to, options, link, dial, own)
         except (XiatbError, OSError) as error:
@@ -290,7 +301,7 @@ class MigrationService:
         try:
             self._at.permit(request, self.config.host, to)
         except hosting.RefusedError as error:
-            raise MigrationError(error.code, error.message, hint=_HINTS.get(error.code, "")) from None
+            raise MigrationError(error.code, error.message) from None
 
     def _peer(self, to: str) -> Peer:
         if to == self.config.host:
@@ -305,11 +316,13 @@ class MigrationService:
     async def _request(self, facts: GuestFacts, storage: bool, options: Options) -> Request:
         identity = identity_of(self.config.guests, facts.name)
         disks = tuple([await hosting.inspect_disk(*disk) for disk in facts.disks])
+        disks = await described(disks, copied=storage, backing=options.backing)
         pin = self._at.tls.pin if options.encrypt else ""
-        return request_for(
+        request = request_for(
             secrets.token_hex(4), facts, identity, disks, storage=storage and bool(disks), tls=pin,
             options=options,
-        )
+        )  # fmt: skip
+        return replace(request, contents=await contents(facts.files))
 
     async def _dial_control(self, peer: Peer) -> ControlLink:
         session = Session(self._key, [peer.sid], initiator=True)
@@ -384,11 +397,3 @@ class MigrationService:
         for incoming in list(self._incoming):
             if incoming.guest == event.guest:
                 incoming.on_guest_event(event)
-
-
-_HINTS = {
-    "policy": "see the migration policy that the lab was started with",
-    "disk-missing": "add --with-storage to move the guest's disk too",
-    "no-room": "free memory or disk space on the destination, or choose another host",
-    "lost": "look at the daemon's log in nodes/<host>/migrated.log; is the destination reachable?",
-}

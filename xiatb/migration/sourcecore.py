@@ -49,6 +49,7 @@ class SourceCore(Machine):
         self._step = ""
         self._asked_at = 0.0
         self._wait = RETRY_S
+        self._gone = False
 
     @classmethod
     def restore(cls, request: m.Request, record: str, now: float) -> Self:
@@ -80,7 +81,7 @@ class SourceCore(Machine):
         """`Freeze` has failed: the guest is not handed over."""
         if self.state == "handover":
             self._write("transfer")
-            self._enter("switchover", now)
+            self.state = "switchover"
             self._give_up("failed", f"the guest could not be fenced: {reason}", now)
 
     def on_finish_answer(self, ok: bool, now: float) -> None:
@@ -116,6 +117,14 @@ class SourceCore(Machine):
         """QEMU has paused the post-copy because its stream broke."""
         if self.state == "postcopy":
             self._ask("the post-copy stream broke", now)
+
+    def on_copy_gone(self, now: float) -> None:
+        """The stopped copy here has died in post-copy, and with it the pages that had not been sent. Whether
+        any was missing is for the destination to say."""
+        if self.record == "postcopy" and not self.there and not self.finished:
+            self._gone = True
+            if self.state == "postcopy":
+                self._ask("the guest's process at the source has died", now)
 
     def on_channel_lost(self, now: float) -> None:
         """The RPC channel broke while libvirt waits for the answer to Finish."""
@@ -210,13 +219,18 @@ class SourceCore(Machine):
         elif message.fate == "here":
             self._settled_there(message, now)
         elif message.fate == "postcopy" and self.record == "postcopy":
-            self._send(m.Recover(job=self.request.job))
+            if self._gone:  # the answer to this is an outcome, again
+                self._send(m.Abort(job=self.request.job, code="lost", reason=self._reason[:1000]))
+            else:
+                self._send(m.Recover(job=self.request.job))
             self.deadline = now + ANSWER_S
         elif message.fate == "none" and self.record == "handover" and not self.there:
             self._settled_here(now)
         elif message.fate in ("lost", "none"):
             # After the switch, or after the guest was seen there: it cannot run here again.
             self._do(a.EndCopy())
+            if message.fate == "lost" and message.t_resume:  # its disk there is whole and newer
+                self._do(a.RemoveDisks())
             self._released()
             self._finish(False, "guest-lost", f"the guest has died at the destination: {self._reason}")
         else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from xiatb.errors import XiatbError
 from xiatb.migration import actions as a
 from xiatb.migration import journal as j
 from xiatb.migration import params
-from xiatb.migration.channels import Dial, RelaySet
+from xiatb.migration.channels import RelaySet
 from xiatb.migration.comparison import Comparison, PagesDifferError
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.driver import DriverError, GuestEvent
@@ -22,6 +21,7 @@ from xiatb.migration.handover import Departure
 from xiatb.migration.hosting import remove_disks
 from xiatb.migration.messages import Channel, Message, Progress
 from xiatb.migration.options import Options
+from xiatb.migration.peerpath import PeerPath
 from xiatb.migration.progress import ProgressBoard
 from xiatb.migration.relay import Gate
 from xiatb.migration.rpcgate import FinishGate
@@ -32,23 +32,15 @@ from xiatb.migration.station import Station
 from xiatb.migration.steering import Steering, bounds_of
 from xiatb.migration.transfer import Transfer
 from xiatb.migration.tuning import Tuning
-from xiatb.migration.wirestream import Wire
 
 POLL_S = 0.1
 OLD_CALL_S = 10.0
 """How long libvirt may take to notice that the channels of a broken post-copy are gone."""
 DEFAULT = Options()
 _MOVING = ("transfer", "cancelling", "postcopy", "asking")
+_DIED = tuple(f"lifecycle:5:{detail}" for detail in (0, 1, 2, 5))
+"""STOPPED: shut down, destroyed, crashed, failed; 3 is the end of a migration."""
 Emit = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class PeerPath:
-    """How to reach one peer's daemon: new control sessions and channels of a kind."""
-
-    peer: str
-    control: Callable[[], Awaitable[ControlLink]]
-    channel: Dial
 
 
 class SourceJob(JobShell):
@@ -85,7 +77,7 @@ class SourceJob(JobShell):
         self._emit = emit
         self._options = options
         self._transfer: Transfer | None = None
-        self._relays = RelaySet()
+        self.relays = RelaySet()
         self._board = ProgressBoard()
         self._steering = Steering(
             bounds_of(options), self._driver, request.guest, self._switch_now, emit, self.name
@@ -138,6 +130,8 @@ class SourceJob(JobShell):
                 self.machine.on_switched(event.t, now)
             elif status == "postcopy-paused":
                 self.machine.on_stalled(now)
+        elif event.kind in _DIED:
+            self.machine.on_copy_gone(now)
         elif event.kind == "MIGRATION_PASS":
             number = int(event.data.get("pass", 0))
             self.passes.append({"pass": number, "start_ns": event.t})
@@ -149,6 +143,8 @@ class SourceJob(JobShell):
         """Tell the user; the request's time is the start of the admission phase."""
         if name == "admission":
             self._t_request = time.monotonic_ns()
+        elif name == "postcopy":
+            self._board.phase = name
         self._emit({"event": "phase", "phase": name, "t_ns": time.monotonic_ns()})
 
     def perform(self, action: a.Action) -> None:
@@ -255,17 +251,20 @@ class SourceJob(JobShell):
     async def _carry(self, granted: tuple[Channel, ...], pin: str, *, resume: bool = False) -> None:
         """Let libvirt migrate over these channels, or go on with a post-copy that broke."""
         assert self.link is not None  # noqa: S101 - channels come with the peer's ACCEPT
-        transfer = Transfer(self.request, self._options, self._driver, self._runtime, self._relays)
+        transfer = Transfer(self.request, self._options, self._driver, self._runtime, self.relays)
         before, self._transfer = self._transfer, transfer
         if before is not None:
             await before.close(0.0)
             await before.ended(OLD_CALL_S)
+        if resume and await self._driver.state(self.request.guest) in ("absent", "off"):
+            self.machine.on_copy_gone(time.monotonic())
         watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
         gates: dict[str, Gate] = {"rpc": FinishGate(self._finish_called, self._finish_answered)}
         try:
+            dial = partial(self._path.secured, self._station.tls, pin)
             transfer.open(
-                granted, self.link.session.channel_key, partial(self._dial, pin), watches, gates,
-                self._channel_open, self._channel_ended,
+                granted, self.link.session.channel_key, dial, watches, gates, self._channel_open,
+                self._channel_ended,
             )  # fmt: skip
             reason = await transfer.run(resume=resume)
         except OSError as error:
@@ -277,17 +276,6 @@ class SourceJob(JobShell):
             return  # another attempt is under way
         self.machine.on_transfer_done(not reason, reason, time.monotonic())
         self.step()
-
-    async def _dial(self, pin: str, kind: str) -> Wire:
-        """A stream for a channel of this kind, encrypted unless `pin` is empty."""
-        wire = await self._path.channel(kind)
-        if not pin:
-            return wire
-        try:
-            return await self._station.tls.connect(wire, pin)
-        except BaseException:
-            wire.abort()
-            raise
 
     async def _check_gone(self, reason: str) -> str:
         """libvirt can fail after its Confirm (the job is lost, the guest moved): "" if the destination runs
@@ -303,7 +291,7 @@ class SourceJob(JobShell):
 
     def _channel_open(self, kind: str, t: int) -> None:
         phase = {"nbd": "storage", "ram": "precopy"}.get(kind)
-        if phase is not None:
+        if phase is not None and phase != self._board.phase:
             self.phases.append({"name": phase, "start_ns": t})
             self._board.phase = phase
             self._emit({"event": "phase", "phase": phase, "t_ns": t})
@@ -321,7 +309,7 @@ class SourceJob(JobShell):
             await self._tuning.watch(self._board.phase == "precopy", time.monotonic())
             stats = await self._driver.job_stats(self.request.guest)
             await self._steer(stats)
-            event = self._board.update(stats, self._relays, len(self.passes), time.monotonic())
+            event = self._board.update(stats, self.relays, len(self.passes), time.monotonic())
             self._emit(event)
             turn += 1
             if turn % 2 == 0 and self.outcome is None and not self.machine.lost and self.link:
@@ -336,7 +324,7 @@ class SourceJob(JobShell):
         """Let the controller look, once memory is being copied."""
         if self._board.phase != "precopy" or self.machine.t_stop or self._tuning.forced:
             return
-        relays = self._relays
+        relays = self.relays
         await self._steering.observe(
             stats, len(self.passes), relays.moved("ram"), relays.backlog(), relays.round_trip(),
             time.monotonic(),
@@ -368,7 +356,7 @@ class SourceJob(JobShell):
         """Everything measured, for the CLI and result.json. Times are monotonic nanoseconds, 0 when
         unknown."""
         machine = self.machine
-        channels = self._relays.report()
+        channels = self.relays.report()
         return {
             "job": self.request.job,
             "guest": self.request.guest,

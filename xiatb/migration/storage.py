@@ -1,0 +1,116 @@
+"""Disks that need not be copied, or not wholly: files that both hosts reach, backing files that both have.
+
+Nobody's word is taken for it. A disk that is left where it is must be the same file at both hosts (device and
+inode); a backing file must have the same content (SHA-256 of the file), because the guest would read another
+image's blocks for its own otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from xiatb.errors import UsageError, XiatbError
+from xiatb.migration.config import DaemonConfig
+from xiatb.migration.hosting import RefusedError
+from xiatb.migration.messages import Disk, Request
+
+
+def identity(path: Path) -> str:
+    """Which file this is: device and inode; "" when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev:x}:{found.st_ino:x}"
+
+
+def content_id(path: Path) -> str:
+    """SHA-256 of the file, in hexadecimal; computed again only when the file has changed. Raises OSError."""
+    found = path.stat()
+    return _digest(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, _inode: int, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def described(disks: tuple[Disk, ...], *, copied: bool, backing: bool) -> tuple[Disk, ...]:
+    """The source's disks for a request: with the file's identity when they stay where they are, with their
+    backing file when they are copied only down to it. Raises UsageError for one without, XiatbError."""
+    if not copied:
+        return tuple(replace(disk, file=identity(Path(disk.path))) for disk in disks)
+    if not backing:
+        return disks
+    return tuple([await _above_backing(disk) for disk in disks])
+
+
+async def _above_backing(disk: Disk) -> Disk:
+    process = await asyncio.create_subprocess_exec(
+        "qemu-img", "info", "--force-share", "--output=json", disk.path,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, complaint = await process.communicate()
+    if process.returncode != 0:
+        raise XiatbError(f"qemu-img info {disk.path}: {complaint.decode(errors='replace').strip()}")
+    told = json.loads(output)
+    path, kind = str(told.get("full-backing-filename", "")), str(told.get("backing-filename-format", ""))
+    if not path or kind not in ("qcow2", "raw"):
+        raise UsageError(
+            f"{disk.path} has no backing file",
+            hint="copy all of it (--storage mirror), or give the guest `disk: overlay` in the topology",
+        )
+    try:
+        content = await asyncio.to_thread(content_id, Path(path))
+    except OSError as error:
+        raise XiatbError(f"{path}: {error.strerror}") from None
+    return replace(disk, backing=path, backing_format=kind, content=content)
+
+
+async def contents(files: tuple[str, ...]) -> tuple[str, ...]:
+    """The content ids of the files; raises XiatbError."""
+    try:
+        return tuple([await asyncio.to_thread(content_id, Path(path)) for path in files])
+    except OSError as error:
+        raise XiatbError(f"{error.filename}: {error.strerror}") from None
+
+
+async def admit_storage(request: Request, config: DaemonConfig) -> None:
+    """Raise RefusedError unless this host has what the request does not copy."""
+    for path, wanted in zip(request.files, request.contents, strict=False):
+        if await asyncio.to_thread(content_id, Path(path)) != wanted:
+            raise RefusedError(
+                "wrong-image", f"{path} on {config.host} is another file than the guest was started with"
+            )
+    for disk in request.disks:
+        if not request.storage and disk.file and identity(Path(disk.path)) != disk.file:
+            raise RefusedError(
+                "wrong-image",
+                f"{config.host} has another file at {disk.path} than the guest's: migrate --with-storage",
+            )
+        if disk.backing:
+            await _admit_backing(disk, config)
+
+
+async def _admit_backing(disk: Disk, config: DaemonConfig) -> None:
+    path = Path(disk.backing)
+    places = (config.images, config.disks)
+    if not any(path.resolve().is_relative_to(place.resolve()) for place in places):
+        # A peer must not make a guest's disk of any file of this host.
+        raise RefusedError("unsupported", f"{config.host} takes no backing file at {path}")
+    try:
+        content = await asyncio.to_thread(content_id, path)
+    except OSError:
+        raise RefusedError("image-missing", f"{config.host} lacks the backing file {path}") from None
+    if content != disk.content:
+        raise RefusedError(
+            "wrong-image",
+            f"{path} on {config.host} is another image (SHA-256 {content[:12]}..., "
+            f"the guest's is {disk.content[:12]}...): migrate --with-storage",
+        )
