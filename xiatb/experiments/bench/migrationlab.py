@@ -61,7 +61,7 @@ class Shape:
     intra: bool = False
     shared: bool = False
     baseline: bool = False
-    memory: str = "160M"
+    memory: str = "128M"
     delay: str = "5ms"
 
     def text(self) -> str:
