@@ -108,10 +108,9 @@ def test_in_another_ad_it_has_another_and_the_old_one_leads_nowhere() -> None:
 def test_labs_without_the_option_have_none_of_it() -> None:
     plan = make_plan(load(MIGRATION))
     assert plan.baseline is None
-    taps = {p.mac for n in plan.kind("hypervisor") for p in n.ports if p.role == "guest"}
-    assert len(taps) == 2
-    taps = {p.mac for n in planned()[0].kind("hypervisor") for p in n.ports if p.role == "guest"}
-    assert len(taps) == 1, "the guest's gateway has the same MAC on every hypervisor"
+    for some in (plan, planned()[0]):
+        taps = {p.mac for n in some.kind("hypervisor") for p in n.ports if p.role == "guest"}
+        assert len(taps) == 1, "the guest's gateway has the same MAC on every hypervisor"
 
 
 def test_it_does_not_go_with_links_of_an_ip_core(tmp_path: Path) -> None:

@@ -201,7 +201,6 @@ class _Planner:
     def _tap(self, node: str, index: int) -> PortPlan:
         guest, file = sorted(self.file.guests.items())[index]
         name = f"tap{index}"
-        # The baseline's guests keep their gateway's MAC wherever they are.
         # The same at every host: to a guest that was moved its gateway's address still holds.
         mac = self.ring.mac("taps", name)
         return PortPlan(
