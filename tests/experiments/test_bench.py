@@ -97,7 +97,7 @@ def test_nonsense_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]
 
 def test_names_select() -> None:
     names = ["forwarding", "click", "clickcost", "stream", "links", "loss", "start", "fairness", "scale"]
-    assert list(BENCHMARKS) == [*names, "migration"]
+    assert [name for name in BENCHMARKS if not name.startswith("migration")] == names
     assert arguments(["links", "--quick"]).names == ["links"]
 
 

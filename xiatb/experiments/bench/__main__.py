@@ -29,16 +29,16 @@ Measure = Callable[[int, float], list[Figure]]
 BENCHMARKS: dict[str, Measure] = {
     module.NAME: module.measure
     for module in (forwarding, clickengine, clickcost, stream, links, loss, start, fairness, scale, migration)
-}
-BY_NAME_ONLY = (migration.NAME,)
-"""takes the better part of an hour, and needs guests"""
+} | migration.BY_PART
+BY_NAME_ONLY = (migration.NAME, *migration.BY_PART)
+"""take the better part of an hour, and need guests"""
 SECONDS, QUICK_SECONDS = 1.0, 0.3
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; argparse ends the program when it is wrong."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the data path of xiatb.")
-    known = f"of {', '.join(BENCHMARKS)} (default: all but {', '.join(BY_NAME_ONLY)})"
+    known = f"of {', '.join(BENCHMARKS)} (default: all without {migration.NAME})"
     parser.add_argument("names", nargs="*", metavar="NAME", help=known)
     parser.add_argument("--runs", type=int, default=3, help="medians of this many runs (default 3)")
     parser.add_argument("--quick", action="store_true", help="one short run")

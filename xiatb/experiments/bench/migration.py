@@ -8,8 +8,10 @@ met.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from xiatb.errors import XiatbError
@@ -36,20 +38,22 @@ def _figure(name: str, bar: Bar | None = None, unit: str = "ms") -> Figure:
     return Figure(NAME, name, bar or Bar(), unit=unit)
 
 
-def measure(runs: int, seconds: float) -> list[Figure]:
-    """All rows: at least five runs of each, one with `seconds` below 1 (--quick)."""
+def measure(runs: int, seconds: float, which: Sequence[str] = ()) -> list[Figure]:
+    """The rows of these parts, of all if there are none: at least five runs of each, one with `seconds` below
+    1 (--quick). Parts that need the same lab, one after the other, share it."""
     quick = seconds < 1.0
     runs = QUICK_RUNS if quick else max(runs, LEAST_RUNS)
     figures: list[Figure] = []
-    for shape, parts in GROUNDS:
+    for shape, names in itertools.groupby(which or PARTS, key=lambda name: PARTS[name][0]):
+        parts = [PARTS[name][1:] for name in names]
         try:
             with ground(shape) as place:
-                for names, rows in parts:
-                    figures += _rows(place, names, rows, runs, quick)
+                for row_names, rows in parts:
+                    figures += _rows(place, row_names, rows, runs, quick)
         except XiatbError as error:
             done = {figure.name for figure in figures}
-            for names, _ in parts:
-                figures += [_missing(name, bar, error) for name, bar in names if name not in done]
+            for row_names, _ in parts:
+                figures += [_missing(name, bar, error) for name, bar in row_names if name not in done]
     return figures
 
 
@@ -204,14 +208,19 @@ def _writing(place: Ground, rate: int) -> Iterator[None]:
             place.writer(0)
 
 
-GROUNDS: tuple[tuple[Shape, tuple[tuple[Names, Rows], ...]], ...] = (
-    (
-        Shape(),
-        (
-            (INTER, client_gap), (WIRE, wire_and_encryption), (PREDICTED, predictions), (KEPT, streams_kept),
-        ),
-    ),
-    (Shape(intra=True, shared=True), ((INTRA, client_gap_inside), (POSTCOPY, postcopy))),
-    (Shape(mtu=1500, baseline=True), ((against_tcp(1500), tcp(1500)),)),
-    (Shape(mtu=9000, baseline=True), ((against_tcp(9000), tcp(9000)),)),
-)  # fmt: skip
+_INTER, _INSIDE = Shape(), Shape(intra=True, shared=True)
+PARTS: dict[str, tuple[Shape, Names, Rows]] = {
+    "gap": (_INTER, INTER, client_gap),
+    "wire": (_INTER, WIRE, wire_and_encryption),
+    "predicted": (_INTER, PREDICTED, predictions),
+    "kept": (_INTER, KEPT, streams_kept),
+    "inside": (_INSIDE, INTRA, client_gap_inside),
+    "postcopy": (_INSIDE, POSTCOPY, postcopy),
+    "tcp1500": (Shape(mtu=1500, baseline=True), against_tcp(1500), tcp(1500)),
+    "tcp9000": (Shape(mtu=9000, baseline=True), against_tcp(9000), tcp(9000)),
+}
+"""By name: the lab, the rows with their bars, what measures them."""
+BY_PART: dict[str, Callable[[int, float], list[Figure]]] = {
+    f"{NAME}:{part}": functools.partial(measure, which=(part,)) for part in PARTS
+}
+"""The same as benchmarks of their own."""
