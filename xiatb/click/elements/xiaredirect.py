@@ -54,9 +54,20 @@ class XIARedirect(Element):
             wire = redirected(nodes, last, locator)
         except WireError:
             return False
+        if wire == _unvisited(nodes):
+            return False  # it has been sent on already, in vain
         data[head : head + 28 * count] = wire
         data[net + 5] = len(wire) // 28
         data[net + 7] = _ENTRY
         p.steps = p.path = 0
         p.reason = REASON_NONE
         return True
+
+
+def _unvisited(nodes: bytes) -> bytes:
+    """The node list without the marks of nodes that were visited."""
+    clean = bytearray(nodes)
+    for at in range(24, len(clean), 28):
+        for slot in range(at, at + 4):
+            clean[slot] &= 0x7F
+    return bytes(clean)
