@@ -106,6 +106,10 @@ def test_each_migration_is_measured_and_intact(run: Run, number: int) -> None:
     one = run.said["migrations"][number]
     assert set(one) >= PROMISED
     assert (one["stream_intact"], one["guest_uptime_monotonic"], one["disk_intact"]) == (True, True, True)
+    # Prepared before the stop: attached by the guest's delegation, not by a join of its own after it.
+    migration = one["details"]["migration"]
+    assert migration["handover"]["delegated"], migration["handover"]
+    assert migration["t_attached_ns"] - migration["t_resume_ns"] < 100_000_000
     assert one["non_xia_bytes"] == 0
     assert 0 < one["downtime_ms"] <= one["client_gap_ms"] + 100
     assert one["client_gap_ms"] <= MAX_CLIENT_GAP_MS
@@ -193,6 +197,16 @@ def test_a_killed_migration_daemon_is_seen_and_replaced(run: Run) -> None:
     after = daemons()
     assert after["migrated hv1"]["alive"]
     assert after["migrated hv1"]["pid"] != before["migrated hv1"]["pid"]
+
+
+@pytest.mark.parametrize("cell", ["cancel/storage", "destination-daemon/switchover", "source-daemon/first"])
+def test_faults_with_a_real_guest(run: Run, cell: str) -> None:
+    """Three cells of docs/reliability.md; scripts/faults goes through others, and all are simulated."""
+    script = Path(__file__).resolve().parents[2] / "scripts" / "faults"
+    done = subprocess.run([script, "--lab", run.lab.name, cell], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "runs on hv1" in done.stdout
+    assert "as the table says" in done.stdout
 
 
 def test_a_guest_that_is_not_running_is_not_migrated(run: Run) -> None:

@@ -25,7 +25,7 @@ from xiatb.migration.options import Options
 
 OWNER: contextvars.ContextVar[Any] = contextvars.ContextVar("owner", default=None)
 LOCATOR = {"hv1": f"RE AD:{'1' * 40} {HID}", "hv2": f"RE AD:{'2' * 40} {HID}"}
-KERNEL = "image-1"
+KERNEL = "vmlinuz"
 
 
 def owned_task(loop: Any, work: Any, context: Any = None) -> asyncio.Task[Any]:
@@ -78,7 +78,8 @@ class SimDriver:
         if copy is None:
             return None
         disks = (("vda", str(copy.disk), "qcow2"),)
-        return GuestFacts(name, UUID, "tcg", "pc-q35-7.2", 64 << 20, 1, "tap0", disks, (), "")
+        kernel = (str(self._host.root / KERNEL),)
+        return GuestFacts(name, UUID, "tcg", "pc-q35-7.2", 64 << 20, 1, "tap0", disks, kernel, "")
 
     async def state(self, name: str) -> str:
         self._virt()
@@ -105,6 +106,9 @@ class SimDriver:
 
     async def job_stats(self, name: str) -> dict[str, Any]:
         self._virt()
+        return {}
+
+    async def completed_stats(self, name: str) -> dict[str, Any]:
         return {}
 
     async def in_postcopy(self, name: str) -> bool:
@@ -241,10 +245,12 @@ class SimDaemon:
 
 
 def _snapshot(host: SimHost) -> dict[Path, bytes | None]:
-    """Files (None: a socket) that a process which is killed leaves behind."""
+    """Files (None: a socket) that a process which is killed leaves behind. The sockets at the destination are
+    not its own, but QEMU's."""
     places = (host.runtime, host.state_dir / "migrations", host.disks)
     files = [path for place in places if place.exists() for path in place.iterdir()]
-    return {path: None if path.is_socket() else path.read_bytes() for path in files}
+    own = [path for path in files if host.name == "hv1" or not path.is_socket()]
+    return {path: None if path.is_socket() else path.read_bytes() for path in own}
 
 
 def _restore(kept: dict[Path, bytes | None]) -> None:
@@ -258,7 +264,7 @@ def _restore(kept: dict[Path, bytes | None]) -> None:
                 stale.bind(str(path))
 
 
-def patch(monkeypatch: Any, world: World, images: dict[str, str]) -> None:
+def patch(monkeypatch: Any, world: World) -> None:
     """Put the simulated parts in the place of libvirt, QEMU's process, qemu-img and the node."""
     def fence(process: tuple[int, int]) -> SimFence:
         made = SimFence(process)
@@ -285,7 +291,6 @@ def patch(monkeypatch: Any, world: World, images: dict[str, str]) -> None:
     monkeypatch.setattr(hosting, "inspect_disk", inspect)
     monkeypatch.setattr(destjob, "create_disk", create)
     monkeypatch.setattr(hosting, "memory_free", lambda reserve: OWNER.get().host.memory_free)
-    monkeypatch.setattr(hosting, "images_held", lambda directory: (images[OWNER.get().host.name],))
     monkeypatch.setattr(service, "identity_of", lambda guests, name: _identity())
     monkeypatch.setattr(handshake, "decode", _decode_here)
 
@@ -293,7 +298,7 @@ def patch(monkeypatch: Any, world: World, images: dict[str, str]) -> None:
 def _identity() -> Any:
     from xiatb.migration.facts import GuestIdentity
 
-    return GuestIdentity(hid=HID, image=KERNEL, port="tap0")
+    return GuestIdentity(hid=HID, port="tap0")
 
 
 def _decode_here(value: Any) -> Message:
@@ -305,7 +310,8 @@ def _decode_here(value: Any) -> Message:
         disks = tuple(
             dataclasses.replace(disk, path=disk.path.replace(f"/{other}/", f"/{me}/")) for disk in message.disks
         )
-        return dataclasses.replace(message, disks=disks)
+        files = tuple(path.replace(f"/{other}/", f"/{me}/") for path in message.files)
+        return dataclasses.replace(message, disks=disks, files=files)
     return message
 
 
@@ -314,8 +320,9 @@ class Scene:
 
     def __init__(self, base: Path, monkeypatch: Any) -> None:
         self.world = World(base)
-        self.images = {"hv1": KERNEL, "hv2": KERNEL}
-        patch(monkeypatch, self.world, self.images)
+        for host in self.world.hosts.values():
+            (host.root / KERNEL).write_bytes(b"one kernel")
+        patch(monkeypatch, self.world)
         self.link = Link()
         network: dict[str, SimCarrier] = {}
         one, two = self.world.hosts.values()

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.migration import simtime
-from tests.migration.simdaemons import Scene, owned_task
+from tests.migration.simdaemons import KERNEL, Scene, owned_task
 from tests.migration.simguest import GUEST
 from xiatb.migration.service import MigrationError
 
 BACK_S = 1.0
 """What the lab's supervisor needs to start a dead daemon again."""
+VIRT_S = 45.0
+"""A libvirtd that is long in coming back."""
 CUT_S = 150.0
 """A cut lasts longer than any stream of the transport."""
 
@@ -29,7 +31,7 @@ class Ended:
     running: list[str]
     history: list[str]
     leftovers: list[str]
-    stood_s: float
+    paused: bool = False
     problems: list[str] = field(default_factory=list)
 
 
@@ -41,6 +43,7 @@ class Strike:
         self.fault = fault
         self.point = point
         self.struck = False
+        self.virt_s = VIRT_S
         self.later: list[asyncio.Task[None]] = []
 
     async def reach(self, point: str) -> None:
@@ -105,7 +108,7 @@ class Strike:
             await self.scene.start_libvirtd("hv2")
 
         self.later.append(asyncio.ensure_future(self._die(virt)))
-        self._after(BACK_S, back)
+        self._after(self.virt_s, back)
         await asyncio.sleep(0.05)
 
     async def _die(self, virt: Any) -> None:
@@ -120,7 +123,7 @@ class Strike:
 
     async def _wrong_image(self) -> None:
         """Another image under the same name; what QEMU has open is not touched by that."""
-        self.scene.images["hv2"] = "image-2"
+        (self.scene.world.hosts["hv2"].root / KERNEL).write_bytes(b"another kernel")
 
     async def _cancel(self) -> None:
         self.scene.daemons["hv1"].service.cancel(GUEST)
@@ -140,6 +143,7 @@ def play(base: Path, monkeypatch: Any, fault: str, point: str, before: bool = Fa
         ended = await _ask(scene, options)
         await scene.settle()
         await asyncio.gather(*strike.later)
+        ended.paused = await _make_room(scene)
         _judge(scene, ended)
         if not before and not strike.struck:
             ended.problems.append(f"the migration never came to {point}")
@@ -150,9 +154,22 @@ def play(base: Path, monkeypatch: Any, fault: str, point: str, before: bool = Fa
     return ended
 
 
+async def _make_room(scene: Scene) -> bool:
+    """A guest that has stopped for want of room goes on when there is some, and its user says so; True when
+    there was one."""
+    host = scene.world.hosts["hv2"]
+    host.full = False
+    if host.copy is None or not host.copy.io_error:
+        return False
+    host.copy.io_error = False
+    await scene.daemons["hv2"].service._driver.resume(GUEST)
+    await asyncio.sleep(1.0)
+    return True
+
+
 async def _ask(scene: Scene, options: dict[str, Any]) -> Ended:
     """As the user does; what they are told."""
-    ended = Ended("", "", "", [], [], [], 0.0)
+    ended = Ended("", "", "", [], [], [])
     try:
         result = await scene.migrate(**options)
         ended.message = str(result["note"])
@@ -164,7 +181,7 @@ async def _ask(scene: Scene, options: dict[str, Any]) -> Ended:
 
 
 def _judge(scene: Scene, ended: Ended) -> None:
-    """The rules that hold for every cell."""
+    """The rules that hold for every cell; a lost guest has its whole disk at the destination, and only there."""
     world, problems = scene.world, ended.problems
     ended.running, ended.history, ended.leftovers = world.running(), world.history, scene.leftovers()
     if ended.leftovers:
@@ -179,8 +196,11 @@ def _judge(scene: Scene, ended: Ended) -> None:
             problems.append("the memory is not what the guest has written")
         if not world.hosts[name].defined:
             problems.append(f"the guest is not defined on {name}")
+    kept = copies or {"hv2": None}
+    if not copies and world.disk("hv2").read_bytes() != bytes(world.truth_disk):
+        problems.append("the disk of the lost guest is not what it has written")
     for name, host in world.hosts.items():
-        if world.disk(name).exists() != (name in copies):
+        if world.disk(name).exists() != (name in kept):
             problems.append(f"disk on {name}: {world.disk(name).exists()}")
         if host.invited != (name in ended.running):
             problems.append(f"route on {name}: {host.invited}")

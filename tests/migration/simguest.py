@@ -40,6 +40,7 @@ class Copy:
     dirty_pages: set[int] = field(default_factory=set)
     dirty_blocks: set[int] = field(default_factory=set)
     alive: bool = True
+    loaded: bool = True
     io_error: bool = False
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,6 +122,7 @@ class World:
         where = self.hosts[host]
         assert where.copy is None, f"a second QEMU process on {host}"
         where.copy = Copy(where, self.disk(host), bytearray(PAGES * PAGE), next(self._pids), incoming)
+        where.copy.loaded = not incoming
         return where.copy
 
     def start(self, copy: Copy) -> None:
@@ -130,8 +132,8 @@ class World:
         copy.state = "running"
         self.history.append(f"runs on {copy.host.name}")
 
-    def kill(self, copy: Copy) -> None:
-        """The process ends."""
+    def kill(self, copy: Copy, why: int = 5) -> None:
+        """The process ends; `why` as libvirt tells it (VIR_DOMAIN_EVENT_STOPPED_FAILED, _MIGRATED 3)."""
         if copy.state == "running" or copy.postcopy:
             self.history.append(f"died on {copy.host.name}")
         copy.alive, copy.state = False, "gone"
@@ -140,7 +142,7 @@ class World:
         if copy.host.copy is copy:
             copy.host.copy = None
         if copy.host.libvirtd is not None:
-            copy.host.libvirtd.lost(copy)
+            copy.host.libvirtd.lost(copy, why)
 
     def running(self) -> list[str]:
         return [h.name for h in self.hosts.values() if h.copy is not None and h.copy.state == "running"]

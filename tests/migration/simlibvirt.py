@@ -98,9 +98,9 @@ class Libvirtd:
         for listener in list(self.listeners):
             listener(GUEST, kind, data)
 
-    def lost(self, copy: Copy) -> None:
+    def lost(self, copy: Copy, why: int) -> None:
         """A QEMU process has ended."""
-        self.tell("lifecycle:5:5")
+        self.tell(f"lifecycle:5:{why}")
         if copy.incoming:
             self.host.defined = False
 
@@ -152,19 +152,22 @@ class Libvirtd:
         if copy is None or not copy.alive:
             raise LibvirtError("domain is not running")
         if cancelled:
-            self.world.kill(copy)
+            if copy.incoming:
+                self.world.kill(copy)
             return
-        if copy.state != "running":
+        while not copy.loaded and copy.alive:
+            await asyncio.sleep(0.05)
+        if copy.alive and copy.state != "running":
             copy.incoming = False
             self.host.defined = True
             await resume(copy, self)
         await self._reach("started")
         if not copy.alive:
             raise LibvirtError("domain is not running")
-        while copy.missing and copy.postcopy == "active" and copy.alive:
-            await asyncio.sleep(0.01)
-        if copy.missing:
-            raise LibvirtError("post-copy failed")
+        while copy.postcopy == "active" and copy.alive:
+            await asyncio.sleep(0.05)
+        if copy.postcopy or not copy.alive:
+            raise LibvirtError("operation failed: post-copy failed")
 
     async def _accept(self, path: Path) -> tuple[Any, Any, Any]:
         remove(path)
@@ -206,11 +209,11 @@ class Libvirtd:
                     copy.put_page(number, data)
                 elif number == SWITCH:
                     copy.missing = set(json.loads(data))
-                    copy.postcopy = "active"
+                    copy.postcopy, copy.loaded = "active", True
                     self.tell("MIGRATION", status="postcopy-active")
                 elif number in (DEVICE, END):
                     writer.write(b"shut\n")
-                    copy.postcopy = ""
+                    copy.postcopy, copy.loaded = "", True
                     self.tell("MIGRATION", status="completed")
                     return
         except (EOFError, OSError):
@@ -271,9 +274,12 @@ class Libvirtd:
             else:
                 await self._carry(copy, ram, nbd, postcopy, connections, (reader, writer))
             await call(reader, writer, FINISH, {}, 0)
-            self.world.kill(copy)
+            self.world.kill(copy, 3)
             self.host.defined = False
         except LibvirtError as error:
+            if connections and not copy.postcopy:  # libvirt's farewell, for which it waits
+                with contextlib.suppress(LibvirtError):
+                    await call(reader, writer, FINISH, {}, 1)
             for open_one in connections:
                 open_one.close()
             if copy.alive and not copy.postcopy:
@@ -304,12 +310,15 @@ class Libvirtd:
             await self._blocks(copy, mirror, rpc, reach="storage")
         stream = await self._connect(ram, connections)
         copy.dirty_pages = set(range(PAGES))
+        self.tell("MIGRATION", status="active")
+        if postcopy:
+            await asyncio.wait_for(self.wants_postcopy.wait(), 60)
         for number in range(1, PASSES + 1):
             self.tell("MIGRATION_PASS", **{"pass": number})
             await self._pages(copy, stream, rpc, reach={1: "first", 2: "later"}.get(number, ""))
             if mirror is not None:
                 await self._blocks(copy, mirror, rpc)
-            if postcopy and number == 2:
+            if self.wants_postcopy.is_set():
                 break
         copy.state = "paused"
         self.tell("STOP")
@@ -336,6 +345,8 @@ class Libvirtd:
         try:
             for count, number in enumerate(sorted(copy.dirty_pages)):
                 if count == len(copy.dirty_pages) // 2:
+                    while not self.world.running():
+                        await asyncio.sleep(0.01)
                     await self._reach("postcopy")
                 await self._item(stream, number, copy.page(number))
                 await asyncio.sleep(0.001)
@@ -370,6 +381,8 @@ class Libvirtd:
     async def _pages(self, copy: Copy, stream: Any, rpc: Any, reach: str = "") -> None:
         wanted = sorted(copy.dirty_pages)
         for count, number in enumerate(wanted):
+            if self.wants_postcopy.is_set():
+                return
             copy.dirty_pages.discard(number)
             await self._item(stream, number, copy.page(number))
             await self._step(rpc, reach if count == len(wanted) // 2 else "")

@@ -137,3 +137,35 @@ def test_result_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1234 ms" in shown.out
     assert "not known" in shown.out
     assert "careful" in shown.err
+
+
+class DiedManager(FakeManager):
+    """The source's daemon has died and another one has settled what it left."""
+
+    def _ask(self, context: Any, node: str, op: str, **fields: Any) -> dict[str, Any]:
+        return {"outgoing": []} if op == "status" else super()._ask(context, node, op, **fields)
+
+
+def test_the_user_of_a_daemon_that_died_is_told_what_became_of_the_guest() -> None:
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"))
+    here = DiedManager({"hv1": "running", "hv2": "absent"})
+    with pytest.raises(ControlError, match="died and was started again") as caught:
+        here._after_death(context, "vm1", "hv1", "hv2", lambda event: None)
+    assert caught.value.code == "lost"
+    assert caught.value.hint.startswith("vm1 runs on hv1 as before")
+    there = DiedManager({"hv1": "absent", "hv2": "running"})
+    result = there._after_death(context, "vm1", "hv1", "hv2", lambda event: None)
+    assert (result["guest"], result["to"]) == ("vm1", "hv2")
+    assert "no measurements" in result["note"]
+
+
+def test_only_an_own_daemon_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"), progress=lambda words: None)
+    one, started = manager.MigrationManager(), []
+    monkeypatch.setattr(one, "start_node", lambda context, node: started.append(node))
+    dead, alive = SimpleNamespace(alive=lambda: False), SimpleNamespace(alive=lambda: True)
+    one._daemons.update({"hv1": dead, "hv2": alive})  # type: ignore[dict-item]
+    one.ended(context, "libvirtd hv1")
+    assert started == []
+    one.ended(context, "migrated hv1")
+    assert started == ["hv1"]

@@ -7,6 +7,7 @@ stays, whatever happens to the control stream.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Self
 
 from xiatb.migration import actions as a
@@ -283,7 +284,9 @@ class DestinationMachine(Machine):
             self._give_up("protocol", "inquire out of turn", now)
 
     def _recover(self, message: m.Recover, now: float) -> None:
-        if self.state == "postcopy" and not self.fate:
+        request = self.request
+        if self.state == "postcopy" and not self.fate and request and bool(message.tls) == bool(request.tls):
+            self.request = dataclasses.replace(request, tls=message.tls)
             self._do(a.Regrant())
         else:
             self._give_up("protocol", "recover out of turn", now)

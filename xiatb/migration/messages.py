@@ -215,10 +215,12 @@ class Outcome(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Recover(Message):
-    """The source asks for fresh channels to go on with a post-copy that broke; answered by `Accept`."""
+    """The source asks for fresh channels to go on with a post-copy that broke; answered by `Accept`. `tls` as in
+    Request: a daemon that was started again has another certificate."""
 
     TYPE: ClassVar[str] = "recover"
     job: str = _f(f.JOB)
+    tls: str = _f(f.text(64, "([0-9a-f]{64})?"), "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,7 +131,8 @@ class MigrationService:
         if peer is None:
             log.error("job %s: its destination %s is no peer any more", entry.job, entry.peer)
             return
-        machine = SourceMachine.restore(entry.request, state, time.monotonic())
+        request = replace(entry.request, tls=self._at.tls.pin if entry.request.tls else "")
+        machine = SourceMachine.restore(request, state, time.monotonic())
         job = SourceJob(machine, None, self._path(peer, {}), self._at, lambda event: None,
                         fence=Fence(entry.process))  # fmt: skip
         self._at.busy.add(entry.guest)

@@ -222,7 +222,7 @@ class SourceCore(Machine):
             if self._gone:  # the answer to this is an outcome, again
                 self._send(m.Abort(job=self.request.job, code="lost", reason=self._reason[:1000]))
             else:
-                self._send(m.Recover(job=self.request.job))
+                self._send(m.Recover(job=self.request.job, tls=self.request.tls))
             self.deadline = now + ANSWER_S
         elif message.fate == "none" and self.record == "handover" and not self.there:
             self._settled_here(now)

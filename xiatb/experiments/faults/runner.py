@@ -15,7 +15,7 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.experiments.faults.strikes import IMAGES, Strikes, Undo
-from xiatb.experiments.faults.table import HERE, LOST, TABLE, THERE
+from xiatb.experiments.faults.table import HERE, LOST, TABLE, THERE, expected
 from xiatb.experiments.guestcheck import GuestCheck
 from xiatb.lab.client import LabClient
 from xiatb.lab.paths import LabPaths
@@ -109,7 +109,7 @@ class FaultRunner:
         return undo
 
     def _judge(self, report: Report, check: GuestCheck) -> None:
-        outcome = TABLE[report.fault][report.phase]
+        outcome = expected(report.fault, report.phase, report.code)
         problems = report.problems
         self._settle(problems)
         if report.code not in outcome.codes:

@@ -1,0 +1,67 @@
+"""Every cell of the fault table, with the real daemons over simulated hypervisors and links.
+
+The rules of each cell: one running copy at most at any time, and exactly one at the end unless the guest has
+died where it ran; its memory and disk are what it has written; no file, socket, journal entry or route is
+left; the user is told what the table says, and what to do.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.migration.simfaults import Ended, play
+from xiatb.experiments.faults.table import FAULTS, HERE, LOST, PAUSED, PHASES, TABLE, THERE, cells, page
+from xiatb.migration.advice import NEXT, advice
+from xiatb.migration.messages import ABORT_CODES, REJECT_CODES
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+POINTS = {"handover": "started"}
+BEFORE = {("wrong-image", "storage")}
+"""Struck before the migration: an image is looked at once, at admission."""
+
+
+@pytest.mark.parametrize(("fault", "phase"), [(fault, phase) for fault, phase, _ in cells()])
+def test_cell(fault: str, phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"mode": "postcopy"} if phase == "postcopy" else {}
+    ended = play(
+        tmp_path, monkeypatch, fault, POINTS.get(phase, phase), (fault, phase) in BEFORE, **options
+    )
+    check(ended, fault, phase)
+
+
+def check(ended: Ended, fault: str, phase: str) -> None:
+    outcome = TABLE[fault][phase]
+    assert ended.problems == [], ended
+    where = {HERE: ["hv1"], THERE: ["hv2"], PAUSED: ["hv2"], LOST: []}[outcome.ends]
+    assert ended.running == where, ended
+    assert ended.paused == (outcome.ends == PAUSED)
+    if ended.code != "daemon":  # the daemon that would say it has died; the lab says it (test_manager)
+        assert ended.code in outcome.codes, ended
+        assert bool(ended.code) == bool(ended.hint)
+        assert "{" not in ended.hint
+
+
+def test_the_table_is_whole_and_shown() -> None:
+    assert set(TABLE) == set(FAULTS)
+    assert all(set(row) == set(PHASES) for row in TABLE.values())
+    assert page() in (DOCS / "reliability.md").read_text()
+
+
+def test_every_code_has_advice() -> None:
+    for code in {*ABORT_CODES, *REJECT_CODES}:
+        told = advice(code, "vm1", "hv1", "hv2")
+        assert told.startswith("vm1 runs on hv1 as before; "), code
+        assert code in NEXT
+    assert advice("guest-lost", "vm1", "hv1", "hv2").startswith("vm1 runs nowhere")
+
+
+def test_the_script_prints_the_table_and_knows_its_cells() -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "faults"
+    shown = subprocess.run([script, "--table"], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout == page()
+    wrong = subprocess.run([script, "cut/lunch"], capture_output=True, text=True, check=False, timeout=60)
+    assert wrong.returncode == 2
+    assert "no cell 'cut/lunch'" in wrong.stderr
