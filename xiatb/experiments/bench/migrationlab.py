@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +101,8 @@ class Ground:
             if event.get("event") == "result":
                 result = event
         self.at = to
+        if not result.get("t_resume_ns") or not result.get("t_stop_ns"):
+            raise XiatbError("the guest moved, but STOP or RESUME were not seen")
         return result
 
     def plan_of(self, *, storage: bool = True, **options: Any) -> Json:
@@ -154,12 +158,20 @@ class Ground:
     def probed(self, runs: int, migrate: Callable[[], Json]) -> list[tuple[Json, ProbeSummary]]:
         """`runs` migrations under 1,000 probes a second: each one's result and what the client saw."""
         with self.probing() as probe:
-            results = [migrate() for _ in range(runs)]
+            results = [self._watched(migrate) for _ in range(runs)]
             report, log = probe.finish()
         if not report["stream_intact"]:
             raise XiatbError(f"the client's stream did not end intact: {report['stream_error']}")
         windows = [Window(one["t_request_ns"] - BEFORE_NS, one["t_commit_ns"] + AFTER_NS) for one in results]
         return [(one, summarise(log, window)) for one, window in zip(results, windows, strict=True)]
+
+
+    def _watched(self, migrate: Callable[[], Json]) -> Json:
+        """A migration whose window ends before anything else happens."""
+        result = migrate()
+        window = threading.Event()
+        window.wait(max(0.0, (result["t_commit_ns"] + AFTER_NS - time.monotonic_ns()) / 1e9) + 0.2)
+        return result
 
 
 @contextlib.contextmanager
