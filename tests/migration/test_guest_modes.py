@@ -115,11 +115,14 @@ def test_a_broken_post_copy_is_taken_up_again(place: dict[str, Any], victim: str
     guest = place["guest"]
 
     async def scenario() -> dict[str, Any] | None:
-        reached = asyncio.Event()
+        reached, seen = asyncio.Event(), []
 
         def watch(event: dict[str, Any]) -> None:
+            # Only once the destination has the device state can a post-copy be taken up again.
             if event.get("phase") == "postcopy" and event["event"] == "progress":
-                reached.set()
+                seen.append(event)
+                if len(seen) == 8:
+                    reached.set()
 
         wanted = {"op": "migrate", "guest": guest, "to": target.name, "storage": True, "mode": "postcopy"}
         task = asyncio.ensure_future(ask(source.socket, watch, bandwidth=6, **wanted))

@@ -125,14 +125,6 @@ class ForgetsPostcopy(DestinationMachine):
         super()._tell()
 
 
-class KeepsRecovering(SourceMachine):
-    """Goes on with a post-copy whose source has died, for ever."""
-
-    def on_copy_gone(self, now: float) -> None:
-        if self.state == "postcopy":
-            self._ask("the guest's process has died", now)
-
-
 @pytest.mark.parametrize(
     ("bug", "bounds", "found"),
     [
@@ -145,7 +137,6 @@ class KeepsRecovering(SourceMachine):
         (GivesUpAsking, {"crashes": 1}, "no copy runs|is left"),
         (CancelsTooLate, {"cancels": 1}, "two copies run"),
         (AnswersWithoutLooking, {"cuts": 1}, "two copies run"),
-        (KeepsRecovering, {"mode": "postcopy", "deaths": 1}, "nobody learns"),
         (ForgetsPostcopy, {"mode": "postcopy", "cuts": 1}, "disk went too early|not settled|hangs|left"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,

@@ -6,22 +6,26 @@ import asyncio
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.migration.samples import CAPABILITIES, DISK, JOB, REQUEST
 from xiatb.errors import UsageError
+from xiatb.lab.client import SocketGoneError
 from xiatb.migration import actions as a
 from xiatb.migration import messages as m
 from xiatb.migration import storage
 from xiatb.migration.config import DaemonConfig
 from xiatb.migration.controller import Bounds, Controller
 from xiatb.migration.hosting import RefusedError, create_disk
+from xiatb.migration.manager import MigrationManager
 from xiatb.migration.options import MAX_DOWNTIME_MS, Options
 from xiatb.migration.source import SourceMachine
 from xiatb.migration.sourcecore import MOST_RETRY_S
 from xiatb.migration.tuning import Tuning
+from xiatb.node.control_protocol import ControlError
 
 
 class FakeDriver:
@@ -192,3 +196,32 @@ def test_the_source_describes_what_lies_above_the_backing_file(backed: tuple[Dae
     asyncio.run(create_disk(alone))
     with pytest.raises(UsageError, match="no backing file"):
         asyncio.run(storage.described((alone,), copied=True, backing=True))
+
+
+class Busy(MigrationManager):
+    """One whose daemons answer from a dict: which guest each is sending."""
+
+    def __init__(self, sending: dict[str, str]) -> None:
+        super().__init__()
+        self.sending = sending
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    def _ask(self, context: Any, node: str, op: str, **fields: Any) -> dict[str, Any]:
+        if node not in self.sending:
+            raise SocketGoneError(f"{node}: gone")
+        if op == "status":
+            return {"outgoing": [{"guest": self.sending[node]}]}
+        self.asked.append((node, op, fields))
+        return {"accepted": True}
+
+
+def test_whoever_sends_the_guest_is_told() -> None:
+    nodes = [SimpleNamespace(name=name) for name in ("hv1", "hv2", "hv3")]
+    context: Any = SimpleNamespace(plan=SimpleNamespace(kind=lambda kind: nodes))
+    manager = Busy({"hv2": "vm2", "hv3": "vm1"})
+    assert manager.control(context, "vm1", "set", {"bandwidth": 4}) == {"accepted": True}
+    assert manager.asked == [("hv3", "set", {"guest": "vm1", "bandwidth": 4})]
+    for guest, action in (("vm9", "switch"), ("vm1", "explode")):
+        with pytest.raises(ControlError) as caught:
+            manager.control(context, guest, action, {})
+        assert caught.value.code == "EUSAGE"

@@ -213,13 +213,15 @@ class SourceJob(JobShell):
     async def _redial(self) -> None:
         """A new control session with the same peer."""
         self.hang_up()
+        own = await self._station.capabilities()
         try:
             link = await self._path.control()
         except (XiatbError, OSError) as error:
             self.machine.on_dial_failed(str(error), time.monotonic())
         else:
+            # Nothing may be awaited between these two: the peer's first message would come out of turn.
             self.attach(link)
-            self.machine.on_established(await self._station.capabilities(), time.monotonic())
+            self.machine.on_established(own, time.monotonic())
         self.step()
 
     async def _finish_called(self) -> None:
