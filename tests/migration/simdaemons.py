@@ -207,7 +207,8 @@ class SimDaemon:
         host = self.host
         index = 1 if host.name == "hv1" else 0
         config = DaemonConfig(
-            lab="t", host=host.name, key=host.root / "key", state_dir=host.state_dir, socket=host.root / "sock",
+            lab="t", host=host.name, key=host.root / "key", state_dir=host.state_dir,
+            socket=host.root / "sock",
             peers={self._peer: Peer(self._peer, SIDS[index], self._peer)}, uri=host.name,
             libvirt_socket=host.root / "virt", runtime=host.runtime, disks=host.disks, images=host.root,
         )  # fmt: skip
@@ -308,7 +309,8 @@ def _decode_here(value: Any) -> Message:
         me = OWNER.get().host.name
         other = {"hv1": "hv2", "hv2": "hv1"}[me]
         disks = tuple(
-            dataclasses.replace(disk, path=disk.path.replace(f"/{other}/", f"/{me}/")) for disk in message.disks
+            dataclasses.replace(disk, path=disk.path.replace(f"/{other}/", f"/{me}/"))
+            for disk in message.disks
         )
         files = tuple(path.replace(f"/{other}/", f"/{me}/") for path in message.files)
         return dataclasses.replace(message, disks=disks, files=files)

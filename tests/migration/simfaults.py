@@ -1,4 +1,4 @@
-"""Strikes each fault of the table into a simulated migration, once, at a given point, and says what came of it."""
+"""Strikes each fault of the table into a simulated migration, once, at a given point; tells the end."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ async def _ask(scene: Scene, options: dict[str, Any]) -> Ended:
 
 
 def _judge(scene: Scene, ended: Ended) -> None:
-    """The rules that hold for every cell; a lost guest has its whole disk at the destination, and only there."""
+    """The rules of every cell; a lost guest has its whole disk at the destination, and only there."""
     world, problems = scene.world, ended.problems
     ended.running, ended.history, ended.leftovers = world.running(), world.history, scene.leftovers()
     if ended.leftovers:

@@ -66,7 +66,7 @@ class Copy:
 
 @dataclass
 class SimHost:
-    """One hypervisor host below directory `root`. `libvirtd` is the simulated daemon, None while it is dead."""
+    """One hypervisor host below directory `root`. `libvirtd` is None while it is dead."""
 
     name: str
     root: Path

@@ -1,4 +1,4 @@
-"""A simulated libvirtd with QEMU's migration: the peer-to-peer protocol of reference/migration.md 3.6 and 3.7.
+"""A simulated libvirtd with QEMU's migration: libvirt's peer-to-peer protocol (reference/migration.md 3.6).
 
 Its RPC has libvirt's message heads, so that the daemon's gate finds Finish; its memory and disk streams go
 through the same UNIX sockets as the real ones.
@@ -25,13 +25,16 @@ DEVICE, SWITCH, END = 1 << 30, 1 << 30 | 1, 1 << 30 | 2
 Reach = Callable[[str], Awaitable[None]]
 OnEvent = Callable[[str, str, dict[str, Any]], None]
 PASSES = 3
+UNABLE = "operation failed: job 'migration out' failed: Unable to write to socket"
 
 
 class LibvirtError(Exception):
     """What libvirtd answers to a call that fails."""
 
 
-async def call(reader: Any, writer: Any, procedure: int, body: dict[str, Any], tail: int = 0) -> dict[str, Any]:
+async def call(
+    reader: Any, writer: Any, procedure: int, body: dict[str, Any], tail: int = 0
+) -> dict[str, Any]:
     """One call over the peer connection; raises LibvirtError."""
     data = json.dumps(body).encode().ljust(8) + struct.pack(">I", tail)
     try:
@@ -91,8 +94,13 @@ class Libvirtd:
         """In nobody's context: a daemon that dies does not take it along."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever would have asked for it may have died
 
     def tell(self, kind: str, **data: Any) -> None:
         for listener in list(self.listeners):
@@ -132,7 +140,7 @@ class Libvirtd:
 
     async def _prepare(self, wanted: dict[str, Any]) -> Copy:
         if self.host.oom:
-            raise LibvirtError("internal error: process exited: cannot set up guest memory: Cannot allocate memory")
+            raise LibvirtError("internal error: process exited: cannot set up guest memory")
         copy = self.host.copy
         if wanted["resume"]:
             if copy is None or copy.postcopy != "paused":
@@ -268,7 +276,8 @@ class Libvirtd:
         connections: list[Any] = []
         try:
             reader, writer = await self._connect(peer, connections)
-            await call(reader, writer, PREPARE, {"ram": ram, "nbd": "" if recover else nbd, "resume": recover})
+            wanted = {"ram": ram, "nbd": "" if recover else nbd, "resume": recover}
+            await call(reader, writer, PREPARE, wanted)
             if recover:
                 await self._resume_out(copy, ram, connections)
             else:
@@ -387,14 +396,14 @@ class Libvirtd:
             await self._item(stream, number, copy.page(number))
             await self._step(rpc, reach if count == len(wanted) // 2 else "")
             if stream[0].at_eof():
-                raise LibvirtError("operation failed: job 'migration out' failed: Unable to write to socket")
+                raise LibvirtError(UNABLE)
 
     async def _item(self, stream: Any, number: int, data: bytes) -> None:
         try:
             stream[1].write(ITEM.pack(number, len(data)) + data)
             await stream[1].drain()
         except OSError:
-            raise LibvirtError("operation failed: job 'migration out' failed: Unable to write to socket") from None
+            raise LibvirtError(UNABLE) from None
 
     async def _shut(self, stream: Any, rpc: Any) -> None:
         """Wait until the destination has loaded everything."""

@@ -113,7 +113,9 @@ class ControlClient:
 def _error(told: Json) -> XiatbError:
     code, message = str(told.get("code", "EPROTO")), str(told.get("message", "no reason given"))
     hint = str(told.get("hint", ""))
-    return DeadlineError(message, hint=hint) if code == "ETIMEDOUT" else ControlError(code, message, hint=hint)
+    if code == "ETIMEDOUT":
+        return DeadlineError(message, hint=hint)
+    return ControlError(code, message, hint=hint)
 
 
 class LabClient(ControlClient):

@@ -219,7 +219,8 @@ class LabOperations:
     async def op_migrate_plan(self, session: Session, request: Json) -> Json:
         """As migrate: what it would do and take; nothing is started."""
         guest, to = field(request, "guest", str), field(request, "to", str)
-        storage, migrator, options = field(request, "storage", bool, False), self._migrator(), _options(request)
+        storage, migrator = field(request, "storage", bool, False), self._migrator()
+        options = _options(request)
         return await self._thread(lambda: migrator.plan(self._context, guest, to, storage, options))
 
     async def op_migrate_cancel(self, session: Session, request: Json) -> Json:
@@ -286,7 +287,10 @@ class LabOperations:
         task.add_done_callback(self._revivals.discard)
 
     def _revive(self, what: str) -> None:
-        for owner in (*([self._guests] if self._guests is not None else []), *self._services):
+        owners: list[GuestManager | NodeService] = list(self._services)
+        if self._guests is not None:
+            owners.insert(0, self._guests)
+        for owner in owners:
             try:
                 owner.ended(self._context, what)
             except (XiatbError, OSError) as error:

@@ -13,7 +13,7 @@ _LOGS: Final = "see migrated.log of {here} and {there} in the lab's nodes/ direc
 NEXT: Final[dict[str, str]] = {
     "cancelled": "nothing is left of it on {there}; migrate again whenever you like",
     "failed": "the message is the hypervisor's; " + _LOGS,
-    "timeout": "the path to {there} is dead or too slow: xiatb ping {here} {there}, xiatb link show; " + AGAIN,
+    "timeout": "the path to {there} is dead or slow: xiatb ping {here} {there}, xiatb link show; " + AGAIN,
     "lost": "is the path to {there} up (xiatb link show) and its daemon alive (xiatb status)? " + AGAIN,
     "protocol": "the daemons do not understand each other: a fault of xiatb; " + _LOGS,
     "corrupted": "memory did not arrive as it was sent: a fault of the path or of xiatb; " + _LOGS,
@@ -21,9 +21,9 @@ NEXT: Final[dict[str, str]] = {
     "guest-exists": "another guest of that name is on {there}: remove it there, " + AGAIN,
     "no-room": "free memory or disk space on {there}, or choose another host",
     "image-missing": "copy the guest's kernel and image to {there}, or choose another host",
-    "wrong-image": "{there} has another image under that name: move with --with-storage, or put the right one there",
+    "wrong-image": "put the right image on {there}, or move the disk with --with-storage if it is the disk",
     "version-mismatch": "choose a host whose QEMU is as new as that of {here}",
-    "disk-missing": "add --with-storage to move the guest's disk too; if the disk is there already, remove it",
+    "disk-missing": "add --with-storage to move the guest's disk too; if it is there already, remove it",
     "unsupported": "put the guest's disks into the image directory that {there} takes",
     "policy": "see the migration policy that the lab was started with",
     "consent": "the guest itself must agree: is its agent alive, and does it mean {there}?",
@@ -31,12 +31,12 @@ NEXT: Final[dict[str, str]] = {
     "not-running": "start the guest first: xiatb exec {here} -- virsh start {guest}",
 }
 LOST: Final = (
-    "{guest} runs nowhere: it died on {there} after it had been handed over. All that it wrote is in its disk "
-    "there; start it anew: xiatb exec {there} -- virsh start {guest}"
+    "{guest} runs nowhere: it died on {there} after it had been handed over. All that it wrote is in its "
+    "disk there; start it anew: xiatb exec {there} -- virsh start {guest}"
 )
 KEPT: Final = (
-    "{guest} runs nowhere: the path broke while it was being switched to post-copy, before {there} had all that it "
-    "needs to run. Its disk is whole and was kept on {here}: define the guest there anew and start it"
+    "{guest} runs nowhere: the path broke while it was being switched to post-copy, before {there} had all "
+    "that it needs to run. Its disk is whole and was kept on {here}: define the guest anew there and start it"
 )
 
 

@@ -215,8 +215,8 @@ class Outcome(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Recover(Message):
-    """The source asks for fresh channels to go on with a post-copy that broke; answered by `Accept`. `tls` as in
-    Request: a daemon that was started again has another certificate."""
+    """The source asks for fresh channels to go on with a post-copy that broke; answered by `Accept`. `tls` as
+    in Request: a daemon that was started again has another certificate."""
 
     TYPE: ClassVar[str] = "recover"
     job: str = _f(f.JOB)

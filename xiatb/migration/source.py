@@ -21,10 +21,10 @@ ADMISSION_S = 30.0
 COMMIT_S = 15.0
 ATTACH_S = 10.0
 SWITCHOVER_S = 15.0
-"""Longest stop of the guest before the hand-over; a path that is dead for longer costs the migration, not the
-guest. A pause of ten seconds is still lived through."""
+"""Longest stop of the guest before the hand-over; a path that is dead for longer costs the migration, not
+the guest. A pause of ten seconds is still lived through."""
 CANCEL_S = 3.0
-"""How long libvirt may take to give up in order: over a dead path its own farewell would wait for a minute."""
+"""How long libvirt may take to give up in order: over a dead path its farewell would wait for a minute."""
 CLEAN_S = 30.0
 _DOUBT = ("handover", "postcopy", "asking")
 

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     bad = 0
     try:
         with lab(options.lab) as plan:
-            runner = FaultRunner(plan, lambda words: sys.stderr.write(words + "\n") and None)
+            runner = FaultRunner(plan, _mutter)
             for cell in options.cells:
                 report = runner.run(*cell.split("/"))
                 bad += bool(report.problems)
@@ -78,12 +78,17 @@ def main(argv: list[str]) -> int:
     return 3 if bad else 0
 
 
+def _mutter(words: str) -> None:
+    sys.stderr.write(words + "\n")
+
+
 def _tell(report: Report, file: Path | None) -> None:
     said = f"{report.code}: {report.message}" if report.code else report.message or "moved"
     where = ", ".join(report.runs_on) or "nowhere"
     verdict = "; ".join(report.problems) or "as the table says"
     sys.stdout.write(
-        f"{report.fault}/{report.phase}: exit {report.exit_code}, runs on {where} after {report.seconds} s; {said}\n"
+        f"{report.fault}/{report.phase}: exit {report.exit_code}, runs on {where} after {report.seconds} s; "
+        f"{said}\n"
         f"  hint: {report.hint or '-'}\n  {verdict}\n"
     )
     sys.stdout.flush()

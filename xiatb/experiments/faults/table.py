@@ -40,8 +40,8 @@ HERE, THERE, PAUSED, LOST = "here", "there", "paused", "lost"
 class Outcome:
     """`ends`: the guest runs HERE (at its source, as before), THERE, is PAUSED there until there is room, or
     is LOST (it ran there and died). `codes`: what the migration may end with, "" for moved. `undecided`: the
-    destination has the last word; if it had not begun to start the guest, it runs HERE and `codes` are those of
-    a migration that broke."""
+    destination has the last word; if it had not begun to start the guest, it runs HERE, as after a migration
+    that broke."""
 
     ends: str
     codes: tuple[str, ...] = ("",)
@@ -99,7 +99,7 @@ def cells() -> list[tuple[str, str, Outcome]]:
 
 
 def page() -> str:
-    """The table as Markdown. A cell: where the guest is, the exit code; an asterisk: seen with a real guest."""
+    """The table as Markdown. A cell: where the guest is, the exit code; asterisk: seen with a real guest."""
     lines = ["| fault | " + " | ".join(PHASES) + " |", "|---" * (len(PHASES) + 1) + "|"]
     for fault, row in TABLE.items():
         shown = []
