@@ -190,7 +190,7 @@ class MigrationManager:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
         request = {**options, "guest": guest, "to": to, "storage": storage}
         with ControlClient(socket_path(context.paths, source)) as client:
-            return {"from": source, **client.request("plan", timeout=SILENCE_S, **request)}
+            return {"from": source, **client.request("plan", timeout=SILENCE_S, params=request)}
 
     def _after_death(
         self, context: LabContext, guest: str, source: str, to: str, emit: Emit
@@ -221,7 +221,7 @@ class MigrationManager:
         """Let the source's daemon do it; events go to `emit`, the result comes back."""
         result: dict[str, Any] = {}
         with ControlClient(socket_path(context.paths, source)) as client:
-            for event in client.stream("migrate", timeout=SILENCE_S, **request):
+            for event in client.stream("migrate", timeout=SILENCE_S, params=request):
                 told = {key: value for key, value in event.items() if key != "id"}
                 if event.get("event") == "result":
                     result = {key: value for key, value in told.items() if key != "event"}
