@@ -79,7 +79,13 @@ TABLE: Final[dict[str, dict[str, Outcome]]] = {
     "cancel": _row(_CANCELLED, _CANCELLED, _CANCELLED, _CANCELLED, _MOVED, _MOVED),
 }
 
-REAL: Final[frozenset[tuple[str, str]]] = frozenset()
+REAL: Final[frozenset[tuple[str, str]]] = frozenset(
+    (
+        ("cancel", "storage"), ("cancel", "first"), ("stall", "later"), ("destination-daemon", "storage"),
+        ("destination-daemon", "switchover"), ("source-daemon", "first"), ("source-daemon", "later"),
+        ("source-daemon", "handover"), ("destination-qemu", "later"), ("destination-libvirtd", "first"),
+    )
+)  # fmt: skip
 """Cells that `scripts/faults` has been through with a real guest; all are in the simulated tests."""
 
 _WORDS: Final = {
