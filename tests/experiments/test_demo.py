@@ -99,6 +99,15 @@ def test_the_verification_holds(run: Run) -> None:
         ("hv1", "hv2"),
         ("hv2", "hv1"),
     ]
+    assert [one["mode"] for one in result["migrations"]] == ["precopy", "hybrid"]
+
+
+def test_a_cancelled_migration_leaves_the_guest_where_it_is(run: Run) -> None:
+    one = run.said["cancelled"]
+    assert one == run.json("result.json")["cancelled"]
+    assert (one["source"], one["destination"], one["reason"]) == ("hv2", "hv1", "cancelled")
+    assert (one["stayed"], one["uptime_monotonic"], one["stream_intact"]) == (True, True, True)
+    assert one["contents"] == {"file_before": True, "disk_during": True, "memory_during": True}
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -199,7 +208,7 @@ def test_a_killed_migration_daemon_is_seen_and_replaced(run: Run) -> None:
     assert after["migrated hv1"]["pid"] != before["migrated hv1"]["pid"]
 
 
-@pytest.mark.parametrize("cell", ["cancel/storage", "destination-daemon/switchover", "source-daemon/first"])
+@pytest.mark.parametrize("cell", ["cancel/storage", "destination-daemon/first", "source-daemon/first"])
 def test_faults_with_a_real_guest(run: Run, cell: str) -> None:
     """Three cells of docs/reliability.md; scripts/faults goes through others, and all are simulated."""
     script = Path(__file__).resolve().parents[2] / "scripts" / "faults"
