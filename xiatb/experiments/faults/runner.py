@@ -28,6 +28,8 @@ Say = Callable[[str], None]
 SETTLE_S = 120.0
 AGENT_S = 60.0
 _KEPT = ("agent-",)
+_IN_THE_MIDDLE = {"postcopy": 6}
+"""Events before the act: a post-copy can be taken up again once the destination has the device state."""
 LOAD = {"memory_rate": 2 << 20, "disk_rate": 128 << 10, "memory_set": 12 << 20, "disk_set": 1 << 20}
 
 
@@ -88,19 +90,23 @@ class FaultRunner:
         return report
 
     def _migrate(self, report: Report, strikes: Strikes) -> list[Undo]:
-        mode = "postcopy" if report.phase == "postcopy" else "precopy"
+        options: Json = {"mode": "postcopy", "bandwidth": 6} if report.phase == "postcopy" else {}
         undo: list[Undo] = []
+        seen = 0
         with LabClient(self.plan.lab, timeout=300.0) as lab:
             events = lab.stream(
-                "migrate", guest=self.guest, to=report.destination, storage=True, timeout=300.0, mode=mode
-            )
+                "migrate", timeout=300.0,
+                params={"guest": self.guest, "to": report.destination, "storage": True, **options},
+            )  # fmt: skip
             try:
                 for event in events:
                     if event["event"] == "result":
                         report.downtime_ms = event.get("downtime_ms")
                         report.message = str(event.get("note") or "")
                     elif not undo and _reached(event, report.phase):
-                        undo.append(strikes.strike(report.fault))
+                        seen += 1
+                        if seen >= _IN_THE_MIDDLE.get(report.phase, 1):
+                            undo.append(strikes.strike(report.fault))
             except ControlError as error:
                 report.code, report.message, report.hint = error.code, error.message, error.hint
                 report.exit_code = 130 if error.code == "cancelled" else 1
@@ -195,6 +201,8 @@ def _reached(event: Json, phase: str) -> bool:
         return kind == "progress" and now == "precopy" and event["pass"] <= 1 and event["transferred"] > 0
     if phase == "later":
         return kind == "progress" and now == "precopy" and event["pass"] > 1
+    if phase == "postcopy":
+        return kind == "progress" and now == "postcopy"
     return kind == "phase" and now == phase
 
 
