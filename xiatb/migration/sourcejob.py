@@ -89,6 +89,7 @@ class SourceJob(JobShell):
             options, self._driver, request.guest, self._steering.controller,
             partial(self.cancel, code="timeout"), self._switch_now, self._note,
         )  # fmt: skip
+        self._active = asyncio.Event()  # QEMU's post-copy runs
         self.recoveries = 0
         """How often a broken post-copy was taken up again."""
         self._t_request = 0
@@ -132,6 +133,7 @@ class SourceJob(JobShell):
             elif status == "active" and self.request.mode == "postcopy":
                 self.machine.switch(now)
             elif status == "postcopy-active":
+                self._active.set()
                 self.machine.on_switched(event.t, now)
             elif status == "postcopy-paused":
                 self.machine.on_stalled(now)
@@ -236,6 +238,9 @@ class SourceJob(JobShell):
         postcopy = self.request.mode != "precopy" and await self._driver.in_postcopy(self.request.guest)
         if not postcopy:
             await self._verify()
+        elif self.recoveries:
+            # libvirtd there takes a Finish that overtakes QEMU's own resumption for a new failure.
+            await asyncio.wait_for(self._active.wait(), OLD_CALL_S)
         self.machine.on_finish(postcopy, time.monotonic())
         self.step()
         if not self.machine.may_start:
@@ -265,6 +270,8 @@ class SourceJob(JobShell):
         if before is not None:
             await before.close(0.0)
             await before.ended(OLD_CALL_S)
+        if resume:
+            self._active.clear()
         if resume and await self._driver.state(self.request.guest) in ("absent", "off"):
             self.machine.on_copy_gone(time.monotonic())
         watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
