@@ -24,7 +24,8 @@ STALL_S = 10.0
 CUT_S = 75.0
 """Longer than the transport keeps a stream without an answer (60 s)."""
 LOSS_S = 20.0
-_FULL_SIZE = "24m"
+_MARGIN = 16 << 20
+"""Room beyond the disk's allocated bytes, so that admission takes the guest."""
 Undo = Callable[[], None]
 
 
@@ -65,7 +66,9 @@ class Strikes:
         target = self._outside(IMAGES)
         holder = read_state(self._paths).nodes[self._destination].shell.pid
         enter = ["nsenter", "-t", str(holder), "-m", "--"]
-        _run([*enter, "mount", "-t", "tmpfs", "-o", f"size={_FULL_SIZE}", "tmpfs", f"/{IMAGES}"])
+        disk = self._outside(IMAGES, self._source) / f"{self._guest}.qcow2"
+        size = disk.stat().st_blocks * 512 + _MARGIN
+        _run([*enter, "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", f"/{IMAGES}"])
 
         def undo() -> None:
             (target / "filler").unlink(missing_ok=True)
@@ -130,9 +133,10 @@ class Strikes:
             except OSError:
                 return _nothing
 
-    def _outside(self, path: str) -> Path:
-        """A file of the destination, from outside its namespaces."""
-        return Path(f"/proc/{read_state(self._paths).nodes[self._destination].shell.pid}/root") / path
+    def _outside(self, path: str, host: str = "") -> Path:
+        """A file of the destination (or of `host`), from outside its namespaces."""
+        holder = read_state(self._paths).nodes[host or self._destination].shell.pid
+        return Path(f"/proc/{holder}/root") / path
 
 
 def _nothing() -> None:
