@@ -49,12 +49,6 @@ class RelaySet:
         """Bytes waiting in all relays now."""
         return sum(relay.backlog() for _, relay in self.relays)
 
-    def hurry(self) -> None:
-        """A post-copy begins: keep the queues of the memory channels short."""
-        for kind, relay in self.relays:
-            if kind == "ram":
-                relay.up.hurry()
-
     def round_trip(self) -> float:
         """Smallest round-trip time of the memory channels in seconds, 0.0 when unknown."""
         known = [relay.round_trip() for kind, relay in self.relays if kind == "ram"]

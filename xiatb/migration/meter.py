@@ -11,8 +11,6 @@ from collections import deque
 
 SLACK_S = 0.015
 FLOOR = 128 * 1024
-HURRIED_S, HURRIED_FLOOR = 0.003, 64 * 1024
-"""The same in a post-copy, whose pages that the guest waits for queue behind all others."""
 CEILING = 8 * 1024 * 1024
 BULK = 1 << 20
 """Channels that carried less than this have no rate worth naming."""
@@ -30,7 +28,6 @@ class Meter:
         self._ended = now
         self._since = now
         self._in_sample = 0
-        self._slack, self._floor = SLACK_S, FLOOR
         self._rates: deque[float] = deque(maxlen=_SAMPLES)
 
     def count(self, size: int, now: float) -> bool:
@@ -54,11 +51,7 @@ class Meter:
 
     def bound(self, round_trip: float) -> int:
         """Bytes that may wait between QEMU and the wire, with `round_trip` seconds of them on their way."""
-        return int(min(CEILING, max(self._floor, self.rate * (round_trip + self._slack))))
-
-    def hurry(self) -> None:
-        """From now on what is written last matters most: nearly nothing may wait in front of it."""
-        self._slack, self._floor = HURRIED_S, HURRIED_FLOOR
+        return int(min(CEILING, max(FLOOR, self.rate * (round_trip + SLACK_S))))
 
     def saw_backlog(self, size: int) -> None:
         """Note `size` bytes waiting now."""

@@ -37,9 +37,6 @@ POLL_S = 0.1
 OLD_CALL_S = 10.0
 """How long libvirt may take to notice that the channels of a broken post-copy are gone."""
 DEFAULT = Options()
-TRICKLE = 1
-"""MiB/s of memory until a migration in the mode "postcopy" has switched: what is queued by then stands in
-front of the guest's device state and the pages that it waits for. QEMU caps the post-copy separately."""
 _MOVING = ("transfer", "cancelling", "postcopy", "asking")
 _DIED = tuple(f"lifecycle:5:{detail}" for detail in (0, 1, 2, 5))
 """STOPPED: shut down, destroyed, crashed, failed; 3 is the end of a migration."""
@@ -128,9 +125,7 @@ class SourceJob(JobShell):
         elif event.kind == "MIGRATION":
             status = str(event.data.get("status", ""))
             self.states.append({"status": status, "t_ns": event.t})
-            if status == "setup" and self.request.mode == "postcopy":
-                self.spawn(self._driver.set_bandwidth(self.request.guest, TRICKLE))
-            elif status == "active" and self.request.mode == "postcopy":
+            if status == "active" and self.request.mode == "postcopy":
                 self.machine.switch(now)
             elif status == "postcopy-active":
                 self._active.set()
@@ -212,12 +207,10 @@ class SourceJob(JobShell):
         self._node.expect(self.request.hid, self.request.port)
 
     async def _start_postcopy(self) -> None:
-        self.relays.hurry()
         try:
             await self._driver.start_postcopy(self.request.guest)
         except DriverError as error:
             log.warning("%s: post-copy: %s", self.name, error)
-            await self._driver.set_bandwidth(self.request.guest, self._options.bandwidth)
 
     async def _redial(self) -> None:
         """A new control session with the same peer."""
