@@ -90,7 +90,7 @@ class FaultRunner:
         return report
 
     def _migrate(self, report: Report, strikes: Strikes) -> list[Undo]:
-        options: Json = {"mode": "postcopy", "bandwidth": 6} if report.phase == "postcopy" else {}
+        options: Json = {"mode": "postcopy"} if report.phase == "postcopy" else {}
         undo: list[Undo] = []
         seen = 0
         with LabClient(self.plan.lab, timeout=300.0) as lab:
