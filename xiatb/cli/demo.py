@@ -20,7 +20,7 @@ from xiatb.lab.runner import HostRunner
 
 _TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
 _COLUMNS = (
-    "migration", "total s", "downtime ms", "client gap ms", "outage ms", "probes lost",
+    "migration", "mode", "total s", "downtime ms", "client gap ms", "outage ms", "probes lost",
     "stream intact", "uptime ok", "disk intact", "on wire MB", "from QEMU MB", "passes", "non-XIA B",
 )  # fmt: skip
 
@@ -33,7 +33,8 @@ _COLUMNS = (
 @click.option("--keep", is_flag=True, help="Leave the lab up at the end.")
 @output_option
 def command(file: Path, runs: Path, data_plane: str | None, keep: bool, output: str) -> None:
-    """Migrate a guest to another AD and back under load, verify it, and write RUNS/<lab>/<id>/.
+    """Migrate a guest to another AD by pre-copy and back by post-copy under load, cancel a migration in
+    between, verify all of it, and write RUNS/<lab>/<id>/.
 
     Ends with 0 only if the verification holds, with 3 if it does not.
 
@@ -63,6 +64,7 @@ def _row(result: MigrationResult) -> list[object]:
     yes = {True: "yes", False: "NO"}
     return [
         f"{result.source} -> {result.destination}",
+        result.mode,
         f"{result.total_ms / 1000:.1f}",
         f"{result.downtime_ms:.0f}",
         f"{result.client_gap_ms:.0f}",
@@ -81,9 +83,19 @@ def _row(result: MigrationResult) -> list[object]:
 def _show(verdict: Verdict, directory: RunDirectory, quiet: bool) -> None:
     if quiet:
         migrations = [result.to_json() for result in verdict.results]
-        print_json({"run": str(directory.path), "verified": verdict.verified, "migrations": migrations})
+        cancelled = verdict.cancelled.to_json()
+        print_json(
+            {
+                "run": str(directory.path),
+                "verified": verdict.verified,
+                "migrations": migrations,
+                "cancelled": cancelled,
+            }
+        )
     else:
         print_table(_COLUMNS, [_row(result) for result in verdict.results])
+        one = verdict.cancelled
+        click.echo(f"cancelled    {one.guest} stayed on {one.source}; settled in {one.settled_ms:.0f} ms")
         click.echo(f"results: {directory.path}/ (result.json, timeline.png, inter-ad.pcapng)")
     if not verdict.verified:
         raise CheckFailedError("the verification does not hold: " + "; ".join(verdict.failures))

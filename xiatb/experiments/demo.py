@@ -1,8 +1,9 @@
 """The demo: a guest migrates to another AD and back under load, and everything is verified.
 
 On a lab that is up it opens a stream and a datagram probe from a host to the guest, lets the guest dirty
-memory and disk, migrates it to the other hypervisor and back, checks guest and connections after each
-migration, and writes result.json, a capture of the inter-AD link, the probe log and the timeline picture.
+memory and disk, and migrates it with its disk: by pre-copy to the other hypervisor, then back with a
+cancellation in the middle, then back by post-copy after some passes. It checks guest and connections each
+time, and writes result.json, a capture of the inter-AD link, the probe log and the timeline picture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import UsageError
+from xiatb.experiments.cancelling import Cancelled, cancel_in, runs_on
 from xiatb.experiments.capturefile import count_link_bytes
 from xiatb.experiments.guestcheck import GuestCheck
 from xiatb.experiments.probelog import ProbeLog, Window, first_answer_after, summarise
@@ -37,6 +39,9 @@ _AGENT_S = 120.0
 _SETTLE_NS = 1_000_000_000
 """How long after a commit the window of a migration lasts."""
 _BEFORE_NS = 500_000_000
+_PRECOPY: Json = {"storage": True}
+_POSTCOPY: Json = {"storage": True, "mode": "hybrid", "after_passes": 3}
+"""Some passes first: under TCG a guest that has to ask for every page would not answer for seconds."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,11 @@ class Leg:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run found: a result for each migration, and in words what does not hold, of those and as a
-    whole."""
+    """What a run found: a result for each migration, the attempt that was cancelled, and in words what does
+    not hold, of those and as a whole."""
 
     results: list[MigrationResult]
+    cancelled: Cancelled
     failures: list[str]
 
     @property
@@ -124,14 +130,14 @@ class Demo:
         self._lab = LabClient(plan.lab, timeout=_AGENT_S)
 
     def run(self, load: Load) -> Verdict:
-        """Both migrations; results and failures, which are in result.json too."""
+        """All migrations; results and failures, which are in result.json too."""
         link = inter_ad_link(self.plan)
         capture_file = self.directory.path / "inter-ad.pcapng"
         clock_offset = (time.time_ns() - time.monotonic_ns()) / 1e9
         capture = self._lab.request(
             "capture_start", node=link.a.node, ports=[link.a.port], file=str(capture_file), snaplen=_SNAPLEN
         )["capture"]
-        legs, report, log = self._drive(load)
+        legs, cancelled, report, log = self._drive(load)
         caught = self._lab.request("capture_stop", capture=capture)
         spans: list[tuple[float, ...]] = [
             tuple(leg.outcome[key] / 1e9 + clock_offset for key in ("t_request_ns", "t_commit_ns"))
@@ -144,13 +150,14 @@ class Demo:
             self._result(leg, log, part.total, part.non_xia, status, used)
             for leg, part in zip(legs, parts, strict=True)
         ]
-        failures = [problem for result in results for problem in result.failures()]
+        failures = [problem for result in results for problem in result.failures()] + cancelled.failures()
         if not report["stream_intact"]:
             failures.append("the client's stream did not end intact")
-        self._write(Verdict(results, failures), legs, log, report, caught, status, used)
-        return Verdict(results, failures)
+        verdict = Verdict(results, cancelled, failures)
+        self._write(verdict, legs, log, report, caught, status, used)
+        return verdict
 
-    def _drive(self, load: Load) -> tuple[list[Leg], Json, ProbeLog]:
+    def _drive(self, load: Load) -> tuple[list[Leg], Cancelled, Json, ProbeLog]:
         self._say(
             f"opening a stream and {load.probe_rate:g} probes/s from {self.client} to {self.guest.name}"
         )
@@ -165,17 +172,40 @@ class Demo:
             seed=self.plan.seed,
         ) as probe:
             probe.wait_ready()
-            legs = [self._leg(number, pair, load, probe) for number, pair in enumerate(self.route)]
+            there, back = self.route
+            legs = [self._leg(0, there, _PRECOPY, "by pre-copy", load, probe)]
+            cancelled = self._cancelled(1, back, load, probe)
+            legs.append(self._leg(2, back, _POSTCOPY, "by post-copy", load, probe))
             report, log = probe.finish()
-        return legs, report, log
+        return legs, cancelled, report, log
 
-    def _leg(self, number: int, pair: tuple[str, str], load: Load, probe: ProbeProcess) -> Leg:
-        source, destination = pair
+    def _loaded(self, number: int, load: Load) -> GuestCheck:
         check = GuestCheck(self._ask, self.plan.seed + number)
         check.before()
         check.start_writer(load.memory_rate, load.disk_rate, load.memory_set, load.disk_set)
-        self._say(f"migrating {self.guest.name} from {source} to {destination}, with its disk")
-        events = self._lab.stream("migrate", guest=self.guest.name, to=destination, storage=True)
+        return check
+
+    def _cancelled(self, number: int, pair: tuple[str, str], load: Load, probe: ProbeProcess) -> Cancelled:
+        """Begin to move the guest, cancel while its disk is copied, look at what it left."""
+        source, destination = pair
+        check = self._loaded(number, load)
+        self._say(f"migrating {self.guest.name} from {source} to {destination}, to be cancelled")
+        taken, reason = cancel_in(self.plan.lab, self.guest.name, destination, "storage", _PRECOPY)
+        check.stop_writer()
+        self._say(f"cancelled in {taken:.0f} ms; verifying {self.guest.name} on {source}")
+        stayed = runs_on(self._lab.request("status"), self.guest.name) == source
+        return Cancelled(
+            self.guest.name, source, destination, "storage", round(taken, 3), reason, stayed,
+            check.contents(), check.uptime_monotonic(), probe.check()["stream_intact"],
+        )  # fmt: skip
+
+    def _leg(
+        self, number: int, pair: tuple[str, str], options: Json, how: str, load: Load, probe: ProbeProcess
+    ) -> Leg:
+        source, destination = pair
+        check = self._loaded(number, load)
+        self._say(f"migrating {self.guest.name} from {source} to {destination} {how}, with its disk")
+        events = self._lab.stream("migrate", guest=self.guest.name, to=destination, **options)
         outcome = self._follow(events)
         check.stop_writer()
         self._say(f"verifying {self.guest.name} on {destination}")
@@ -211,6 +241,7 @@ class Demo:
             passes=len(outcome["passes"]),
             non_xia_bytes=non_xia,
             accel=outcome["accel"],
+            mode=outcome.get("mode", "precopy"),
             shaping_backend=status["shaping_backend"],
             versions=used,
             seed=self.plan.seed,
@@ -239,6 +270,7 @@ class Demo:
                 "verified": verdict.verified,
                 "failures": verdict.failures,
                 "migrations": [result.to_json() for result in verdict.results],
+                "cancelled": verdict.cancelled.to_json(),
                 "stream": report,
                 "capture": caught,
             },

@@ -3,6 +3,7 @@
 Definitions: `total_ms` request to commit; `downtime_ms` STOP at the source to RESUME at the destination
 (QEMU events, one clock); `client_gap_ms` the longest time without an answer to the client's probe;
 `client_outage_ms` the longest time in which no request was sent that got an answer;
+`mode` how memory moved ("precopy", "hybrid": post-copy after passes of pre-copy, "postcopy");
 `bytes_on_wire` all frames of the inter-AD link between request and commit; `bytes_qemu` what QEMU and
 libvirt wrote into the migration's sockets; `non_xia_bytes` frames on that link that are not XIA.
 """
@@ -41,6 +42,7 @@ class MigrationResult:
     shaping_backend: str
     versions: dict[str, str]
     seed: int
+    mode: str = "precopy"
     timestamps_ns: dict[str, int | None] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from xiatb.node.effects import SendJoin
 BROADCAST_MAC = b"\xff" * 6
 NONCE_LIFE = 30.0
 QUIET = 10
-"""So many times as rare are beacons where a router is and no host, but not rarer than MAX_INTERVAL seconds."""
+"""So many times as rare are beacons where a router is and no host, but not rarer than MAX_INTERVAL s."""
 MAX_INTERVAL = 60.0
 EARLY = 0.25
 """What is due within this share of the interval is sent when anything is."""

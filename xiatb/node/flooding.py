@@ -3,8 +3,9 @@
 To each neighbour there is a queue of what it has not acknowledged; a window of it is sent at once
 and again when no acknowledgement came for 100 ms, doubling to 1 s. One UPDATE serves all neighbours of a
 port. What is to be said goes out when all that was received at once has been read: what the neighbours
-have told each other by then need not be told, and one message carries what many brought. What slips through (a forged ACK, a queue that was cleared) shows in the digests of the next HELLO, and a
-DIGEST then tells both sides what to send and what to ask for.
+have told each other by then need not be told, and one message carries what many brought. What slips
+through (a forged ACK, a queue that was cleared) shows in the digests of the next HELLO, and a DIGEST then
+tells both sides what to send and what to ask for.
 """
 
 from __future__ import annotations
