@@ -42,7 +42,7 @@ class Stub:
         )
         self.key, self.hid = keys, keys.xid(XidType.HID)
         self.names = Names(hosts)
-        self.config = SimpleNamespace(lab="lab", name="h1", is_gateway=gateway)
+        self.config = SimpleNamespace(lab="lab", name="h1", is_gateway=gateway, attach="xia0")
         self.locator = SimpleNamespace(dag=at)
         self.context = SimpleNamespace(serve=lambda channel, fn: None)
         self.routes: dict[bytes, Any] = {}
@@ -100,8 +100,9 @@ def test_host_and_server_together(server: Stub, host: Stub) -> None:
     async def run() -> None:
         host.loop = asyncio.get_running_loop()
         host.services.located()
-        while len(host.events) < 2:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while len(host.events) < 2:
+                await asyncio.sleep(0)
         assert {event["with"] for event in host.events} == {"name", "rendezvous"}
         assert await host.services.resolve("h1.lab.xia") == HOST_AT
         assert await host.services.name_of(HOST_AT) == "h1.lab.xia"
