@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,21 @@ def test_a_choice_of_pages_is_sorted_and_has_no_page_twice() -> None:
 
 
 def test_memory_of_a_process_is_found_and_read() -> None:
+    """In a process of its own: that of the tests may have a heap that is larger than the region."""
     size = (96 << 20) + 3 * PAGE
-    with mmap.mmap(-1, size) as region:
-        region[5 * PAGE : 5 * PAGE + 5] = b"hello"
-        with GuestMemory(os.getpid(), size) as memory:
+    words = (
+        f"import mmap, sys; region = mmap.mmap(-1, {size}); region[{5 * PAGE}:{5 * PAGE + 5}] = b'hello'; "
+        "print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None and child.stdin is not None
+        child.stdout.readline()
+        with GuestMemory(child.pid, size) as memory:
             assert memory.page(5 * PAGE).startswith(b"hello")
             assert not any(memory.page(6 * PAGE))
+        child.stdin.close()
 
 
 def test_a_process_without_such_memory_is_refused(tmp_path: Path) -> None:
