@@ -6,6 +6,7 @@ import pytest
 
 from tests.wire.golden import FRAMES
 from xiatb.click.packet import Packet
+from xiatb.click.waiting import PER_NEIGHBOUR
 from xiatb.wire import xarp, xcmp, xip
 from xiatb.wire.dag import DAG
 from xiatb.wire.walk import SELF, Entry
@@ -242,7 +243,7 @@ def test_xarp_gives_up_after_three_requests() -> None:
     node.ctx.advance(0.02)
     _, message = xcmp_in(node.at(node.eth0)[0])
     assert (message.type, message.code) == (xcmp.UNREACHABLE, xcmp.CODE_HOST)
-    assert node["lc2/xarpq"].waiting == 0
+    assert node["lc2/xarpq"].waiting.packets == 0
     node.eth0.deliver(frame(datagram(DAG.service(ad(2), hid(2), sid(2)))))
     assert len(node.at(node.eth1)) == 1  # the next packet asks anew
 
@@ -252,14 +253,14 @@ def test_xarp_queue_is_bounded() -> None:
     querier = node["lc2/xarpq"]
     for number in range(200):
         node.eth0.deliver(frame(datagram(DAG.service(ad(2), hid(2), sid(2)), bytes([number]))))
-    assert querier.waiting == querier.PER_NEIGHBOUR
-    assert querier.drops == 200 - querier.PER_NEIGHBOUR
+    assert querier.waiting.packets == PER_NEIGHBOUR
+    assert querier.drops == 200 - PER_NEIGHBOUR
     for number in range(3000):
         key = b"\0\0\0\x11" + number.to_bytes(20, "big")
         packet = Packet.from_xip(datagram(remote()))
         packet.nexthop = key
         querier.receive(packet)
-    assert querier.waiting == querier.capacity
+    assert querier.waiting.packets == querier.capacity
 
 
 def test_xarp_unsolicited_replies_and_moves() -> None:

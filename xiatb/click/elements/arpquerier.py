@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_ip_prefix, to_positive, to_seconds, to_text
-from xiatb.click.context import Context, Timer
+from xiatb.click.context import Context
 from xiatb.click.element import Element, ReadHandler, Receiver, listing, shows, zeroes
 from xiatb.click.errors import ConfigError
 from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
+from xiatb.click.waiting import WaitingList
 from xiatb.errors import WireError
 from xiatb.wire import arp, ipencap
 
 _BROADCAST = b"\xff" * 6
 _NOWHERE = bytes(4)
 MAX_ENTRIES = 1024
-PER_NEIGHBOUR = 64
-
-
-class _Wanted:
-    """A neighbour whose address is sought: the packets that wait for it, and the requests sent."""
-
-    __slots__ = ("packets", "timer", "tries")
-
-    def __init__(self) -> None:
-        self.packets: deque[Packet] = deque()
-        self.tries = 0
-        self.timer: Timer | None = None
 
 
 class ARPQuerier(Element):
@@ -45,7 +33,7 @@ class ARPQuerier(Element):
 
     __slots__ = (
         "devname", "drops", "failed", "gateway", "ip", "known", "mac", "malformed", "mask", "net", "queries",
-        "retry", "timeout", "tries", "wanted",
+        "retry", "timeout", "tries", "waiting",
     )  # fmt: skip
     PORTS = "2/1-2"
     PROCESSING = "push"
@@ -78,7 +66,7 @@ class ARPQuerier(Element):
         self.mask = 0xFFFFFFFF << (32 - self.ip[1]) & 0xFFFFFFFF
         self.net = int.from_bytes(self.ip[0], "big") & self.mask
         self.known: dict[bytes, tuple[bytes, float]] = {}
-        self.wanted: dict[bytes, _Wanted] = {}
+        self.waiting = WaitingList(self.timer, self.retry, self.tries, self._ask, self._fail)
         self.mac = bytes(6)
         self.failed: Receiver | None = None
 
@@ -92,9 +80,7 @@ class ARPQuerier(Element):
 
     def cleanup(self) -> None:
         """Stop the timers."""
-        for wanted in self.wanted.values():
-            if wanted.timer is not None:
-                wanted.timer.cancel()
+        self.waiting.close()
 
     def receiver(self, port: int) -> Receiver:
         """One function an input."""
@@ -122,33 +108,13 @@ class ARPQuerier(Element):
         self.out0(p)
 
     def _wait(self, target: bytes, p: Packet) -> None:
-        """Keep a packet; ask when nobody has asked yet."""
-        wanted = self.wanted.get(target)
-        if wanted is None:
-            if len(self.wanted) >= MAX_ENTRIES:
-                self._fail(p)
-                return
-            wanted = self.wanted[target] = _Wanted()
-            wanted.packets.append(p)
-            self._ask(target)
-            return
-        wanted.packets.append(p)
-        if len(wanted.packets) > PER_NEIGHBOUR:
-            wanted.packets.popleft()
-            self.drops += 1
+        """Keep a packet, unless too many neighbours are sought already."""
+        if target not in self.waiting and len(self.waiting) >= MAX_ENTRIES:
+            self._fail(p)
+        else:
+            self.drops += self.waiting.add(target, p)
 
     def _ask(self, target: bytes) -> None:
-        """Send a request, or give up after enough of them."""
-        wanted = self.wanted.get(target)
-        if wanted is None:
-            return
-        if wanted.tries >= self.tries:
-            del self.wanted[target]
-            for p in wanted.packets:
-                self._fail(p)
-            return
-        wanted.tries += 1
-        wanted.timer = self.timer(self.retry, lambda: self._ask(target))
         self.queries += 1
         question = arp.Arp(arp.REQUEST, self.mac, self.ip[0], bytes(6), target)
         head = _BROADCAST + self.mac + arp.ETH_P_ARP.to_bytes(2, "big")
@@ -171,17 +137,13 @@ class ARPQuerier(Element):
         near = int.from_bytes(message.spa, "big") & self.mask == self.net
         if message.sha[0] & 1 or not near or message.spa == self.ip[0] or message.tpa != self.ip[0]:
             return
-        if message.op == arp.REPLY and message.spa not in self.wanted:
+        if message.op == arp.REPLY and message.spa not in self.waiting:
             return
         if message.spa not in self.known and len(self.known) >= MAX_ENTRIES:
             del self.known[next(iter(self.known))]
         self.known[message.spa] = (message.sha, self.ctx.now() + self.timeout)
-        wanted = self.wanted.pop(message.spa, None)
-        if wanted is not None:
-            if wanted.timer is not None:
-                wanted.timer.cancel()
-            for waiting in wanted.packets:
-                self._address(waiting, message.sha)
+        for waiting in self.waiting.take(message.spa):
+            self._address(waiting, message.sha)
 
     def table_text(self) -> str:
         """`IP MAC`, one a line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, li
 from xiatb.click.errors import ConfigError, HandlerError
 from xiatb.click.flows import Trace
 from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
+from xiatb.click.waiting import WaitingList
 from xiatb.errors import WireError
 from xiatb.wire import xarp
 from xiatb.wire.xid import XID
@@ -37,17 +37,6 @@ class _Neighbour:
         self.polled = now
 
 
-class _Pending:
-    """Packets that wait for an address."""
-
-    __slots__ = ("packets", "timer", "tries")
-
-    def __init__(self) -> None:
-        self.packets: deque[Packet] = deque()
-        self.tries = 0
-        self.timer: Timer | None = None
-
-
 class XARPQuerier(Element):
     """Writes the Ethernet header for the neighbour that a packet's `nexthop` annotation names (a HID).
 
@@ -63,7 +52,7 @@ class XARPQuerier(Element):
 
     __slots__ = (
         "capacity", "changed", "devname", "drops", "failed", "headers", "mac", "malformed", "neighbours",
-        "pending", "poll", "queries", "replies", "retry", "sweeping", "timeout", "tries", "waiting",
+        "poll", "queries", "replies", "retry", "sweeping", "timeout", "tries", "waiting",
     )  # fmt: skip
     PORTS = "2/1-2"
     PROCESSING = "push"
@@ -75,7 +64,6 @@ class XARPQuerier(Element):
         Arg("TIMEOUT", to_seconds, "how long an address holds without confirmation", 300.0, positional=False),
         Arg("POLL", to_seconds, "age at which an address is asked for again", 60.0, positional=False),
     )
-    PER_NEIGHBOUR = 64
     devname: str
     capacity: int
     retry: float
@@ -86,10 +74,10 @@ class XARPQuerier(Element):
     def configure(self, args: dict[str, Any]) -> None:
         """Take the times and sizes."""
         super().configure(args)
-        self.queries = self.replies = self.drops = self.malformed = self.waiting = 0
+        self.queries = self.replies = self.drops = self.malformed = 0
         self.headers: dict[bytes, bytes] = {}
         self.neighbours: dict[bytes, _Neighbour] = {}
-        self.pending: dict[bytes, _Pending] = {}
+        self.waiting = WaitingList(self.timer, self.retry, self.tries, self._ask, self._fail)
         self.mac = bytes(6)
         self.sweeping: Timer | None = None
         self.failed: Receiver | None = None
@@ -107,9 +95,7 @@ class XARPQuerier(Element):
         """Stop the timers."""
         if self.sweeping is not None:
             self.sweeping.cancel()
-        for pending in self.pending.values():
-            if pending.timer is not None:
-                pending.timer.cancel()
+        self.waiting.close()
 
     def receiver(self, port: int) -> Receiver:
         """One function an input."""
@@ -144,37 +130,13 @@ class XARPQuerier(Element):
         return 0
 
     def _wait(self, key: bytes, p: Packet) -> None:
-        """Keep a packet; ask when nobody has asked yet."""
-        pending = self.pending.get(key)
-        if self.waiting >= self.capacity:
+        """Keep a packet, unless too many wait already."""
+        if self.waiting.packets >= self.capacity:
             self.drops += 1
-            return
-        if pending is None:
-            pending = self.pending[key] = _Pending()
-            pending.packets.append(p)
-            self.waiting += 1
-            self._ask(key)
-            return
-        pending.packets.append(p)
-        self.waiting += 1
-        if len(pending.packets) > self.PER_NEIGHBOUR:
-            pending.packets.popleft()
-            self.waiting -= 1
-            self.drops += 1
+        else:
+            self.drops += self.waiting.add(key, p)
 
     def _ask(self, key: bytes) -> None:
-        """Send a request, or give up after enough of them."""
-        pending = self.pending.get(key)
-        if pending is None:
-            return
-        if pending.tries >= self.tries:
-            del self.pending[key]
-            self.waiting -= len(pending.packets)
-            for p in pending.packets:
-                self._fail(p)
-            return
-        pending.tries += 1
-        pending.timer = self.timer(self.retry, lambda: self._ask(key))
         self._query(key, _BROADCAST)
 
     def _query(self, key: bytes, dst: bytes) -> None:
@@ -234,14 +196,9 @@ class XARPQuerier(Element):
             self.changed(key, bytes(mac))
         if self.sweeping is None:
             self._schedule_sweep()
-        pending = self.pending.pop(key, None)
-        if pending is not None:
-            if pending.timer is not None:
-                pending.timer.cancel()
-            self.waiting -= len(pending.packets)
-            for p in pending.packets:
-                p.nexthop = key
-                self.receive(p)
+        for p in self.waiting.take(key):
+            p.nexthop = key
+            self.receive(p)
 
     def _schedule_sweep(self) -> None:
         self.sweeping = self.timer(min(self.poll, self.timeout) / 4, self._sweep)
@@ -290,7 +247,9 @@ class XARPQuerier(Element):
             "addresses known: `HID MAC AGE`, one a line", lambda element, _: element.table_text()
         ),
         "count": ReadHandler("how many addresses are known", lambda element, _: str(len(element.neighbours))),
-        "length": shows("waiting", "packets that wait for an address"),
+        "length": ReadHandler(
+            "packets that wait for an address", lambda element, _: str(element.waiting.packets)
+        ),
         "queries": shows("queries", "requests sent"),
         "replies": shows("replies", "replies received"),
         "drops": shows("drops", "packets that could not be addressed"),
