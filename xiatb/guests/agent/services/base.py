@@ -19,6 +19,8 @@ from xiatb.errors import XiatbError
 from xiatb.guests.agent.protocol import LineDecoder, Message, encode, failure, success
 
 BIND_DEADLINE = 150.0
+READ = 64 * 1024
+"""Bytes that a service takes from a stream or socket at once."""
 _RETRY = 0.2
 
 
@@ -43,6 +45,31 @@ class Service(Protocol):
 
     async def control(self, message: Message) -> Message:
         """A request of this kind; raises ValueError for an unknown or wrong one."""
+
+
+class EchoedStreams:
+    """Gives back what streams bring, of XIA or of TCP (their readers and writers are alike), and counts:
+    connections open, accepted and broken, and bytes."""
+
+    def __init__(self) -> None:
+        self.open = self.accepted = self.broken = self.bytes = 0
+
+    async def serve(self, reader: Any, writer: Any) -> None:
+        """One connection, until its peer ends it; what a server calls for every one."""
+        self.open += 1
+        self.accepted += 1
+        try:
+            while data := await reader.read(READ):
+                self.bytes += len(data)
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+            await writer.drain()
+        except (OSError, EOFError, XiatbError):
+            self.broken += 1
+        finally:
+            self.open -= 1
+            writer.close()
 
 
 async def bind_with_retry(start: Callable[[], Awaitable[None]], deadline: float = BIND_DEADLINE) -> None:

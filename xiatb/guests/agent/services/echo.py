@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xiatb.errors import XiatbError
 from xiatb.guests.agent.protocol import Message
-from xiatb.guests.agent.services.base import ServiceSpec
-
-READ = 64 * 1024
+from xiatb.guests.agent.services.base import EchoedStreams, ServiceSpec
 
 
 class Echo:
@@ -17,38 +14,23 @@ class Echo:
     def __init__(self, spec: ServiceSpec) -> None:
         self._spec = spec
         self._server: Any = None
-        self._open = 0
-        self._accepted = 0
-        self._bytes = 0
-        self._broken = 0
+        self._streams = EchoedStreams()
 
     async def start(self) -> None:
         """Opens the listener on the node's socket API."""
         from xiatb.identity.keys import KeyPair
         from xiatb.node.aio import start_server
 
-        self._server = await start_server(self._serve, KeyPair.from_pem_file(self._spec.key))
+        self._server = await start_server(self._streams.serve, KeyPair.from_pem_file(self._spec.key))
 
     def counters(self) -> Message:
         """Connections (open, accepted, broken) and bytes echoed."""
-        return {"open": self._open, "accepted": self._accepted, "bytes": self._bytes, "broken": self._broken}
+        streams = self._streams
+        return {
+            "open": streams.open, "accepted": streams.accepted, "bytes": streams.bytes,
+            "broken": streams.broken,
+        }  # fmt: skip
 
     async def control(self, message: Message) -> Message:
         """An echo has no requests of its own."""
         raise ValueError(f"an echo knows no {message.get('op')!r}; it knows counters")
-
-    async def _serve(self, reader: Any, writer: Any) -> None:
-        self._open += 1
-        self._accepted += 1
-        try:
-            while data := await reader.read(READ):
-                self._bytes += len(data)
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-            await writer.drain()
-        except (OSError, EOFError, XiatbError):
-            self._broken += 1
-        finally:
-            self._open -= 1
-            writer.close()

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
 
 from xiatb.guests.agent.protocol import Message
-from xiatb.guests.agent.services.base import ServiceSpec
+from xiatb.guests.agent.services.base import READ, EchoedStreams, ServiceSpec
 
 PORT = 7
 """RFC 862."""
-READ = 64 * 1024
 _BURST = 64
 RECEIVE_BUFFER = 4 << 20
 _SO_RCVBUFFORCE = 33
@@ -30,16 +28,16 @@ class IpEcho:
         self._port = int(spec.options.get("port", PORT))
         self._server: asyncio.Server | None = None
         self._datagrams: socket.socket | None = None
-        self._accepted = 0
-        self._bytes = 0
-        self._broken = 0
+        self._streams = EchoedStreams()
         self._answered = 0
         self._failed = 0
 
     async def start(self) -> None:
         """Opens both sockets; raises OSError when the port is taken."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, port=self._port, family=socket.AF_INET)
+            self._server = await asyncio.start_server(
+                self._streams.serve, port=self._port, family=socket.AF_INET
+            )
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         # A guest that has just moved is slow for some tenths of a second: requests wait rather than get lost.
         with contextlib.suppress(OSError):  # not root: the default has to do
@@ -54,8 +52,9 @@ class IpEcho:
 
     def counters(self) -> Message:
         """Connections (accepted, broken), bytes echoed, datagrams answered and failed."""
+        streams = self._streams
         return {
-            "accepted": self._accepted, "broken": self._broken, "bytes": self._bytes,
+            "accepted": streams.accepted, "broken": streams.broken, "bytes": streams.bytes,
             "answered": self._answered, "failed": self._failed,
         }  # fmt: skip
 
@@ -78,17 +77,3 @@ class IpEcho:
                 self._failed += 1
             else:
                 self._answered += 1
-
-    async def _serve(self, reader: Any, writer: Any) -> None:
-        self._accepted += 1
-        try:
-            while data := await reader.read(READ):
-                self._bytes += len(data)
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-            await writer.drain()
-        except OSError:
-            self._broken += 1
-        finally:
-            writer.close()
