@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,13 +30,14 @@ def test_words_that_mean_nothing_are_refused(word: str) -> None:
 
 
 @pytest.mark.parametrize("wanted", [{"ram": "vegas"}, {"usb": "bbr"}, {"ram": 1}])
-def test_the_daemon_refuses_what_is_no_control_of_a_channel(wanted: dict[str, Any]) -> None:
+def test_the_daemon_refuses_what_is_no_control_of_a_channel(wanted: dict[str, Any], tmp_path: Path) -> None:
     asked: list[Any] = []
     service = SimpleNamespace(migrate=asked.append)
-    socket = controlsocket.DaemonSocket(None, service)  # type: ignore[arg-type]
+    operations = controlsocket.DaemonSocket(tmp_path / "socket", service).table()  # type: ignore[arg-type]
     request = {"op": "migrate", "guest": "g", "to": "hv2", "congestion": wanted}
+    answer: Any = operations["migrate"](SimpleNamespace(), request)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="congestion"):
-        asyncio.run(socket._serve(request, None))
+        asyncio.run(answer)
     assert not asked
 
 

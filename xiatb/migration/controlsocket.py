@@ -4,109 +4,92 @@ Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `
 "result"|"error"}`. Ops: migrate {guest, to, storage, and the fields of
 options.Options}, plan {as migrate}, cancel {guest}, set {guest, options.TUNABLE}, switch {guest}, resume
 {guest}, status {}, states {guests}.
+
+A migration goes on when the client that asked for it is gone: a broken client must not break it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
-from xiatb.migration.options import parse, parse_change
+from xiatb.migration.options import Options, parse, parse_change
 from xiatb.migration.service import MigrationError, MigrationService
-from xiatb.node.control import listening_socket
-from xiatb.node.control_protocol import (
-    ControlError,
-    Json,
-    LineDecoder,
-    LineTooLongError,
-    decode,
-    encode,
-    failed,
-    field,
-)
+from xiatb.node.control import ControlServer, Operation, Session
+from xiatb.node.control_protocol import ControlError, Json, field
 
 _OWN = ("id", "op", "guest", "to", "storage")
-log = logging.getLogger("xiatb.migration")
+_LASTING = ("migrate", "plan", "set")
+_SETTLE_S = 5.0
 
 
 class DaemonSocket:
     """Serves the daemon's own users (the lab's supervisor)."""
 
     def __init__(self, path: Path, service: MigrationService) -> None:
-        self._path = path
         self._service = service
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = ControlServer(path, self.table(), lasting=_LASTING, explain=_explained)
 
     async def start(self) -> None:
         """Listen, mode 0600; raises LabStateError when a daemon lives there already."""
-        self._server = await asyncio.start_unix_server(self._client, sock=listening_socket(self._path))
+        await self._server.start()
 
     async def stop(self) -> None:
-        """Stop listening; requests under way go on until their migrations end."""
-        if self._server is not None:
-            self._server.close()
-            self._path.unlink(missing_ok=True)
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=5.0)
+        """Stop listening; requests under way have a moment to end."""
+        self._server.close()
+        await self._server.settle(_SETTLE_S)
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        decoder = LineDecoder()
-        with contextlib.suppress(OSError):
-            try:
-                while data := await reader.read(65536):
-                    for line in decoder.feed(data):
-                        task = asyncio.ensure_future(self._answer(line, writer))
-                        self._tasks.add(task)
-                        task.add_done_callback(self._tasks.discard)
-            except LineTooLongError as error:
-                writer.write(encode(failed(None, error)))
-        # Migrations that the client asked for go on: a broken client must not break them.
+    def table(self) -> dict[str, Operation]:
+        """The operations by name."""
+        return {
+            "migrate": self._migrate, "plan": self._plan, "cancel": self._cancel, "set": self._set,
+            "switch": lambda session, request: self._accepted(self._service.switch, request),
+            "resume": lambda session, request: self._accepted(self._service.resume, request),
+            "status": lambda session, request: self._service.status(),
+            "states": self._states,
+        }  # fmt: skip
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        request_id: object = None
+    async def _migrate(self, session: Session, request: Json) -> Json:
+        def emit(event: Json) -> None:
+            session.send({"id": request.get("id"), **event})
 
-        def say(message: Json) -> None:
-            if not writer.is_closing():
-                writer.write(encode({"id": request_id, **message}))
+        guest, to, storage, options = _wanted(request)
+        return await self._service.migrate(guest, to, storage=storage, emit=emit, options=options)
 
-        try:
-            request = decode(line)
-            request_id = request.get("id")
-            say({"ok": True, "result": await self._serve(request, say)})
-        except XiatbError as error:
-            code = error.code if isinstance(error, (ControlError, MigrationError)) else type(error).__name__
-            told: dict[str, Any] = {
-                "code": code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code,
-            }  # fmt: skip
-            if isinstance(error, MigrationError):
-                told["result"] = error.result
-            say({"ok": False, "error": told})
+    async def _plan(self, session: Session, request: Json) -> Json:
+        guest, to, storage, options = _wanted(request)
+        return await self._service.plan(guest, to, storage=storage, options=options)
 
-    async def _serve(self, request: Json, say: Any) -> Json:
-        op = field(request, "op", str)
-        if op in ("migrate", "plan"):
-            guest, to = field(request, "guest", str), field(request, "to", str)
-            storage = field(request, "storage", bool, False)
-            options = parse({k: v for k, v in request.items() if k not in _OWN})
-            if op == "plan":
-                return await self._service.plan(guest, to, storage=storage, options=options)
-            return await self._service.migrate(guest, to, storage=storage, emit=say, options=options)
-        if op == "cancel":
-            return {"cancelled": self._service.cancel(field(request, "guest", str))}
-        if op == "set":
-            wanted = parse_change({k: v for k, v in request.items() if k not in _OWN})
-            return await self._service.change(field(request, "guest", str), wanted)
-        if op in ("switch", "resume"):
-            guest = field(request, "guest", str)
-            return {"accepted": getattr(self._service, op)(guest)}
-        if op == "status":
-            return self._service.status()
-        if op == "states":
-            names = [str(name) for name in field(request, "guests", list)]
-            return {"states": await self._service.guest_states(names)}
-        raise ControlError("ENOSYS", f"unknown op {op[:40]!r}")
+    def _cancel(self, session: Session, request: Json) -> Json:
+        return {"cancelled": self._service.cancel(field(request, "guest", str))}
+
+    async def _set(self, session: Session, request: Json) -> Json:
+        changes = parse_change({k: v for k, v in request.items() if k not in _OWN})
+        return await self._service.change(field(request, "guest", str), changes)
+
+    def _accepted(self, act: Callable[[str], bool], request: Json) -> Json:
+        return {"accepted": act(field(request, "guest", str))}
+
+    async def _states(self, session: Session, request: Json) -> Json:
+        names = [str(name) for name in field(request, "guests", list)]
+        return {"states": await self._service.guest_states(names)}
+
+
+def _wanted(request: Json) -> tuple[str, str, bool, Options]:
+    """Guest, destination, whether with its storage, and options; raises ControlError, UsageError."""
+    guest, to = field(request, "guest", str), field(request, "to", str)
+    storage = field(request, "storage", bool, False)
+    return guest, to, storage, parse({k: v for k, v in request.items() if k not in _OWN})
+
+
+def _explained(error: XiatbError) -> Json:
+    """The `error` of an answer; the code of an error that has none is the name of its kind."""
+    code = error.code if isinstance(error, (ControlError, MigrationError)) else type(error).__name__
+    told: dict[str, Any] = {
+        "code": code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code,
+    }  # fmt: skip
+    if isinstance(error, MigrationError):
+        told["result"] = error.result
+    return told

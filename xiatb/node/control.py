@@ -1,8 +1,10 @@
-"""The server of a node's control socket: connections, sessions, dispatch.
+"""The server of a control socket: connections, sessions, dispatch. Node processes, the lab's supervisor and
+the migration daemons have one each.
 
-What the operations do is in `operations.py`. A session dies with its connection, and with it
+What a node's operations do is in `operations.py`. A session dies with its connection, and with it
 everything the application held: its SIDs and subscriptions. So a SID of a killed process is free at
-once, without any time-out.
+once, without any time-out. Requests under way die with it, too, but for those of the operations that the
+server is told may outlive their clients.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from xiatb.errors import LabStateError, XiatbError
 from xiatb.node.control_protocol import (
     ControlError,
+    Explain,
     Json,
     LineDecoder,
     LineTooLongError,
     decode,
     encode,
+    explained,
     failed,
     ok,
 )
@@ -30,7 +34,7 @@ from xiatb.node.control_protocol import (
 MAX_BACKLOG = 8 << 20
 """Bytes a session may leave unread before it is cut off."""
 MAX_TASKS = 64
-"""Requests of one session that may be under way at once."""
+"""Requests of one session that may be under way at once; and requests of all that may outlive theirs."""
 
 Operation = Callable[["Session", Json], Mapping[str, object] | Awaitable[Mapping[str, object]]]
 log = logging.getLogger("xiatb.node")
@@ -63,7 +67,7 @@ class Session(asyncio.Protocol):
         try:
             lines = self._decoder.feed(data)
         except LineTooLongError as error:
-            self.send(failed(None, error))
+            self._refuse(None, error)
             if self._transport is not None:
                 self._transport.close()
             return
@@ -84,48 +88,56 @@ class Session(asyncio.Protocol):
         request_id: object = None
         try:
             request = decode(line)
-            request_id = request.get("id")
-            operation = self.server.operations.get(str(request.get("op")))
+            request_id, name = request.get("id"), str(request.get("op"))
+            operation = self.server.operations.get(name)
             if operation is None:
-                raise ControlError("ENOSYS", f"unknown op {str(request.get('op'))[:40]!r}")
+                raise ControlError("ENOSYS", f"unknown op {name[:40]!r}")
             answer = operation(self, request)
         except XiatbError as error:
-            self.send(failed(request_id, as_control_error(error)))
+            self._refuse(request_id, error)
             return
         if isinstance(answer, Mapping):
             self.send(ok(request_id, answer))
-        elif len(self._tasks) >= MAX_TASKS:
+            return
+        tasks = self.server.outliving if name in self.server.lasting else self._tasks
+        if len(tasks) >= MAX_TASKS:
             cast(Any, answer).close()
-            self.send(failed(request_id, ControlError("EAGAIN", "too many requests under way")))
+            self._refuse(request_id, ControlError("EAGAIN", "too many requests under way"))
         else:
             task = asyncio.ensure_future(self._finish(request_id, answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _finish(self, request_id: object, answer: Awaitable[Mapping[str, object]]) -> None:
         try:
             self.send(ok(request_id, await answer))
         except XiatbError as error:
-            self.send(failed(request_id, as_control_error(error)))
+            self._refuse(request_id, error)
 
-
-def as_control_error(error: XiatbError) -> ControlError:
-    """Any error of xiatb as one with an errno name (EINVAL when it has none)."""
-    return (
-        error if isinstance(error, ControlError) else ControlError("EINVAL", error.message, hint=error.hint)
-    )
+    def _refuse(self, request_id: object, error: XiatbError) -> None:
+        self.send(failed(request_id, error, self.server.explain))
 
 
 class ControlServer:
     """Listens on a UNIX socket that only its owner may open (mode 0600)."""
 
     def __init__(
-        self, path: Path, operations: Mapping[str, Operation], on_gone: Callable[[Session], None]
+        self,
+        path: Path,
+        operations: Mapping[str, Operation],
+        on_gone: Callable[[Session], None] = lambda session: None,
+        *,
+        lasting: Collection[str] = (),
+        explain: Explain = explained,
     ) -> None:
-        """operations: by name; on_gone: called once with every session that has ended."""
+        """operations: by name; on_gone: called once with every session that has ended; lasting: names of the
+        operations that go on when their client has gone; explain: the `error` of an answer."""
         self.path = path
         self.operations = operations
+        self.lasting = frozenset(lasting)
+        self.explain = explain
         self.sessions: set[Session] = set()
+        self.outliving: set[asyncio.Task[None]] = set()
         self._on_gone = on_gone
         self._server: asyncio.Server | None = None
 
@@ -151,6 +163,11 @@ class ControlServer:
             self._server.close()
             self.path.unlink(missing_ok=True)
 
+    async def settle(self, timeout: float) -> None:
+        """Waits at most `timeout` seconds for the requests that may outlive their clients."""
+        if self.outliving:
+            await asyncio.wait(set(self.outliving), timeout=timeout)
+
 
 def listening_socket(path: Path) -> socket.socket:
     """A listening UNIX socket at `path`, mode 0600. Raises LabStateError when a process listens there."""
@@ -161,7 +178,7 @@ def listening_socket(path: Path) -> socket.socket:
             except OSError:
                 path.unlink(missing_ok=True)
             else:
-                raise LabStateError(f"{path}: a node process is already running here")
+                raise LabStateError(f"{path}: a process already listens here")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     mask = os.umask(0o177)
     try:

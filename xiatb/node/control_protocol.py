@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xiatb.errors import XiatbError
@@ -89,12 +89,22 @@ def ok(request_id: object, result: Mapping[str, object]) -> Json:
     return {"id": request_id, "ok": True, "result": result}
 
 
-def failed(request_id: object, error: ControlError) -> Json:
-    """The answer to a request that failed."""
-    told = {"code": error.code, "message": error.message}
+def explained(error: XiatbError) -> Json:
+    """What an answer says of any error of xiatb: a code (EINVAL when it has none), message and hint."""
+    code = error.code if isinstance(error, ControlError) else "EINVAL"
+    told: Json = {"code": code, "message": error.message}
     if error.hint:
         told["hint"] = error.hint
-    return {"id": request_id, "ok": False, "error": told}
+    return told
+
+
+Explain = Callable[[XiatbError], Json]
+"""Makes the `error` of an answer."""
+
+
+def failed(request_id: object, error: XiatbError, explain: Explain = explained) -> Json:
+    """The answer to a request that failed."""
+    return {"id": request_id, "ok": False, "error": explain(error)}
 
 
 def field(request: Json, name: str, kinds: type | tuple[type, ...], default: Any = ...) -> Any:
