@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from xiatb.cli.migrate import follow
 from xiatb.cli.output import output_option, print_json, print_table
-from xiatb.cli.starting import start_lab
+from xiatb.cli.starting import lab_of_a_run, sayer
 from xiatb.cli.topology import data_plane_option, read_plan
 from xiatb.errors import CheckFailedError
 from xiatb.experiments.baseline import BaselineRun
 from xiatb.experiments.rundir import RunDirectory
 from xiatb.experiments.sidebyside import Sample, compare, failures, table, to_json
-from xiatb.lab import launch
 from xiatb.lab.runner import HostRunner
 
 _TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "baseline.yaml"
@@ -48,22 +46,10 @@ def command(
     """
     plan = read_plan(file, None, None, data_plane)
     quiet = output == "json"
-    start_lab(plan, quiet=quiet)
-    try:
-        directory = RunDirectory.create(plan.lab, runs)
-        run = BaselineRun(plan, directory, HostRunner(), _sayer(quiet), lambda e: follow(e, quiet=quiet))
-        try:
-            samples = run.run(hosts, repeat, {"encrypt": not no_encrypt}, storage)
-        finally:
-            directory.hand_over()
-    finally:
-        if not keep:
-            launch.take_down(plan.lab)
+    with lab_of_a_run(plan, runs, keep=keep, quiet=quiet) as directory:
+        run = BaselineRun(plan, directory, HostRunner(), sayer(quiet), lambda e: follow(e, quiet=quiet))
+        samples = run.run(hosts, repeat, {"encrypt": not no_encrypt}, storage)
     _show(samples, directory, quiet)
-
-
-def _sayer(quiet: bool) -> Any:
-    return (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
 
 
 def _show(samples: list[Sample], directory: RunDirectory, quiet: bool) -> None:

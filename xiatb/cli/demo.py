@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from xiatb.cli.migrate import follow
 from xiatb.cli.output import output_option, print_json, print_table
-from xiatb.cli.starting import start_lab
+from xiatb.cli.starting import lab_of_a_run, sayer
 from xiatb.cli.topology import data_plane_option, read_plan
 from xiatb.errors import CheckFailedError
 from xiatb.experiments.demo import Demo, Load, Verdict
 from xiatb.experiments.result import MigrationResult
 from xiatb.experiments.rundir import RunDirectory
-from xiatb.lab import launch
 from xiatb.lab.runner import HostRunner
 
 _TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
@@ -42,22 +40,10 @@ def command(file: Path, runs: Path, data_plane: str | None, keep: bool, output: 
     """
     plan = read_plan(file, None, None, data_plane)
     quiet = output == "json"
-    start_lab(plan, quiet=quiet)
-    try:
-        directory = RunDirectory.create(plan.lab, runs)
-        demo = Demo(plan, directory, HostRunner(), _sayer(quiet), lambda events: follow(events, quiet=quiet))
-        try:
-            verdict = demo.run(Load())
-        finally:
-            directory.hand_over()
-    finally:
-        if not keep:
-            launch.take_down(plan.lab)
+    with lab_of_a_run(plan, runs, keep=keep, quiet=quiet) as directory:
+        demo = Demo(plan, directory, HostRunner(), sayer(quiet), lambda events: follow(events, quiet=quiet))
+        verdict = demo.run(Load())
     _show(verdict, directory, quiet)
-
-
-def _sayer(quiet: bool) -> Any:
-    return (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
 
 
 def _row(result: MigrationResult) -> list[object]:

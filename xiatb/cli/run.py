@@ -8,14 +8,12 @@ from typing import Any
 import click
 
 from xiatb.cli.output import output_option, print_json, print_table
-from xiatb.cli.starting import start_lab
+from xiatb.cli.starting import lab_of_a_run, sayer
 from xiatb.cli.topology import data_plane_option
 from xiatb.errors import UsageError
-from xiatb.experiments.rundir import RunDirectory
 from xiatb.experiments.scenario.reading import Scenario, read_scenario
 from xiatb.experiments.scenario.running import Outcome, Run, verdict
 from xiatb.experiments.scenario.schema import MAX_REPEAT
-from xiatb.lab import launch
 from xiatb.lab.plan import Plan
 from xiatb.lab.runner import HostRunner
 from xiatb.lab.topology import check_name
@@ -72,20 +70,8 @@ def command(
 
 
 def _run(scenario: Scenario, plan: Plan, runs: Path, *, keep: bool, quiet: bool) -> tuple[Outcome, Path]:
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(text, err=True)
-
-    start_lab(plan, quiet=quiet)
-    try:
-        directory = RunDirectory.create(plan.lab, runs)
-        try:
-            return Run(scenario, plan, directory, say).run(HostRunner()), directory.path
-        finally:
-            directory.hand_over()
-    finally:
-        if not keep:
-            launch.take_down(plan.lab)
+    with lab_of_a_run(plan, runs, keep=keep, quiet=quiet) as directory:
+        return Run(scenario, plan, directory, sayer(quiet)).run(HostRunner()), directory.path
 
 
 def _show(scenario: Scenario, done: list[tuple[Outcome, Path]], output: str) -> None:
