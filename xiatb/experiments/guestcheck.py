@@ -30,11 +30,12 @@ class Clock:
 class GuestCheck:
     """Checks of one guest over one migration: `before`, then `after`."""
 
-    def __init__(self, ask: Ask, seed: int) -> None:
-        """`seed` makes the file's content differ from that of other migrations."""
+    def __init__(self, ask: Ask, seed: int, path: str = "") -> None:
+        """`seed` makes the file's content differ from that of other migrations; `path` is where it lies,
+        "": a place of its own."""
         self._ask = ask
         self._seed = seed
-        self._path = f"/var/tmp/before-{seed}"
+        self._path = path or f"/var/tmp/before-{seed}"
         self._clock: Clock | None = None
 
     def before(self) -> None:

@@ -136,6 +136,10 @@ class Driver:
         """Let a guest that is paused here run; nothing happens when it is not here or runs."""
         await self._thread(self._resume, name)
 
+    async def pause(self, name: str) -> None:
+        """Stop a guest that runs here, also in the middle of its migration; nothing happens to others."""
+        await self._thread(self._pause, name)
+
     async def destroy(self, name: str) -> None:
         """End the guest here and forget its definition; nothing happens when it is not here."""
         await self._thread(self._destroy, name)
@@ -256,6 +260,9 @@ class Driver:
         if dom is not None:
             with contextlib.suppress(libvirt.libvirtError):  # no job: it has just ended
                 dom.abortJob()
+                # QEMU 7.2 (migration_maybe_pause): a cancellation between its last look for one and its pause
+                # before the switchover leaves it waiting for this, with the guest stopped for good.
+                _qmp(dom, "migrate-continue", state="cancelling")
 
     def _job_stats(self, name: str) -> dict[str, Any]:
         dom = self._lookup(name)
@@ -329,6 +336,11 @@ class Driver:
         dom = self._lookup(name)
         if dom is not None and dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             dom.resume()
+
+    def _pause(self, name: str) -> None:
+        dom = self._lookup(name)
+        if dom is not None and dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+            dom.suspend()
 
     def _destroy(self, name: str) -> None:
         dom = self._lookup(name)

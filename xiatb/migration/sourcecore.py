@@ -49,16 +49,17 @@ class SourceCore(Machine):
         self._step = ""
         self._asked_at = 0.0
         self._wait = RETRY_S
-        self._gone = False
+        self._gone = self._patient = False
 
     @classmethod
     def restore(cls, request: m.Request, record: str, now: float) -> Self:
-        """The machine of a job whose daemon has died, as its journal tells; it begins to ask at once."""
+        """The machine of a job whose daemon has died or has told its user enough, as its journal tells; it
+        begins to ask at once and asks until it knows."""
         machine = cls(request)
         machine.record = record
         machine.there = record == "moved"
         machine.lost = "the migration daemon was started again"
-        machine._detached = True
+        machine._detached = machine._patient = True
         machine._ask(machine.lost, now)
         return machine
 
@@ -191,7 +192,7 @@ class SourceCore(Machine):
         """A timer ran out while asking."""
         if self._step in ("greet", "answer"):
             self._hang_up(f"{self.missing} did not come", now)
-        elif self.there and now - self._asked_at > ASK_S:
+        elif self.there and not self._patient and now - self._asked_at > ASK_S:
             self._write("moved")
             self._do(a.EndCopy())
             kept = "the guest has moved, but the destination does not confirm it: the disks here are kept"

@@ -1,6 +1,6 @@
 """`scripts/faults`: cells of the fault table with a real guest, or the table itself.
 
-Without --lab it brings topologies/migration.yaml up under the name `faults` and takes it down at the end.
+Without --lab it brings topologies/migration.yaml up, goes through all cells in that lab, and takes it down.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,6 @@ from xiatb.lab.plan import Plan
 from xiatb.lab.state import read_plan
 
 TOPOLOGY = Path(__file__).resolve().parents[3] / "topologies" / "migration.yaml"
-_NAME = "faults"
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -30,6 +30,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/faults", description="Try what goes wrong in migrations.")
     parser.add_argument("cells", nargs="*", metavar="FAULT/PHASE", help="cells to go through, in this order")
     parser.add_argument("--lab", help="a lab that is up; else one is brought up for it")
+    parser.add_argument("--name", default="faults", help="of the lab that is brought up (default: faults)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add a line for each cell to this file")
     parser.add_argument("--table", action="store_true", help="print the table of docs/reliability.md")
     options = parser.parse_args(argv)
@@ -38,19 +39,6 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         if fault not in TABLE or phase not in PHASES:
             parser.error(f"no cell {cell!r}; faults: {', '.join(TABLE)}; phases: {', '.join(PHASES)}")
     return options
-
-
-@contextlib.contextmanager
-def lab(name: str | None) -> Iterator[Plan]:
-    """The plan of the named lab, or of one that lives as long as the `with`."""
-    if name is not None:
-        yield read_plan(LabPaths(name))
-        return
-    plan = launch.bring_up(TOPOLOGY, lab=_NAME)
-    try:
-        yield plan
-    finally:
-        launch.take_down(_NAME)
 
 
 def main(argv: list[str]) -> int:
@@ -62,20 +50,43 @@ def main(argv: list[str]) -> int:
     if os.geteuid() != 0:
         sys.stderr.write("faults: needs root\nhint: sudo scripts/faults ...\n")
         return 4
-    bad = 0
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with lab(options.lab) as plan:
-            runner = FaultRunner(plan, _mutter)
-            for cell in options.cells:
-                report = runner.run(*cell.split("/"))
-                bad += bool(report.problems)
-                _tell(report, options.json)
+        return 3 if _go_through(options) else 0
     except XiatbError as error:
         sys.stderr.write(f"faults: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return error.exit_code
-    return 3 if bad else 0
+
+
+def _go_through(options: argparse.Namespace) -> int:
+    """All cells; how many were not as the table says. One that ruins the lab ends there, the next one begins
+    in another lab, unless the lab was given."""
+    bad, left = 0, list(options.cells)
+    while left:
+        with lab(options.lab, options.name) as plan:
+            runner = FaultRunner(plan, _mutter)
+            while left and not runner.ruined:
+                report = runner.run(*left.pop(0).split("/"))
+                bad += bool(report.problems)
+                _tell(report, options.json)
+        if runner.ruined and options.lab:
+            raise XiatbError(f"{options.lab} is of no more use", hint=f"xiatb down {options.lab}")
+    return bad
+
+
+@contextlib.contextmanager
+def lab(given: str | None, name: str) -> Iterator[Plan]:
+    """The plan of the lab that is given, or of one called `name` that lives as long as the `with`."""
+    if given is not None:
+        yield read_plan(LabPaths(given))
+        return
+    plan = launch.bring_up(TOPOLOGY, lab=name)
+    try:
+        yield plan
+    finally:
+        launch.take_down(name)
 
 
 def _mutter(words: str) -> None:

@@ -8,14 +8,16 @@ memory, disk and clock through its agent, and what is left over on both hosts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
-from xiatb.experiments.faults.strikes import IMAGES, Strikes, Undo
-from xiatb.experiments.faults.table import HERE, LOST, TABLE, THERE, expected
+from xiatb.experiments.faults.aftermath import Aftermath
+from xiatb.experiments.faults.holding import Hold, started
+from xiatb.experiments.faults.hostview import HostView
+from xiatb.experiments.faults.strikes import Strikes, Undo, writing
+from xiatb.experiments.faults.table import BEFORE, HERE, LOST, PAUSED, TABLE
 from xiatb.experiments.guestcheck import GuestCheck
 from xiatb.lab.client import LabClient
 from xiatb.lab.paths import LabPaths
@@ -25,28 +27,35 @@ from xiatb.node.control_protocol import ControlError
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
-SETTLE_S = 120.0
 AGENT_S = 60.0
-_KEPT = ("agent-",)
+NEW_FILE = 1 << 20
+MIGRATE_S = 150.0
+"""Longest silence of a migration; the daemon tells of its progress ten times a second."""
 _IN_THE_MIDDLE = {"postcopy": 6}
 """Events before the act: a post-copy can be taken up again once the destination has the device state."""
+PATIENCE_S = 30.0
+_PATIENCE = {"cut": 90.0, "cancel": 10.0}
+"""Longest time after the blow until the user of a guest that stays is told, by fault."""
+_HELD = ("switchover", "handover")
 LOAD = {"memory_rate": 2 << 20, "disk_rate": 128 << 10, "memory_set": 12 << 20, "disk_set": 1 << 20}
 
 
 @dataclass
 class Report:
-    """One cell as it went. `problems` is empty when everything is as the table says."""
+    """One cell as it went. `problems` is empty when everything is as the table says; `answered_s` is how long
+    after the blow the user was told."""
 
     fault: str
     phase: str
-    source: str
-    destination: str
+    source: str = ""
+    destination: str = ""
     code: str = ""
     exit_code: int = 0
     message: str = ""
     hint: str = ""
     runs_on: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    answered_s: float = 0.0
     downtime_ms: float | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -62,130 +71,142 @@ class FaultRunner:
         self.plan = plan
         self.paths = LabPaths(plan.lab)
         self.guest = plan.guests[0].name
-        self.hosts = [node.name for node in plan.kind("hypervisor")][:2]
+        self.views = [HostView(self.paths, node.name) for node in plan.kind("hypervisor")[:2]]
+        self.after = Aftermath(plan, self.guest, self.views)
         self._say = say
         self._seed = plan.seed
+        self.ruined = False
+        self._struck = 0.0
 
     def run(self, fault: str, phase: str) -> Report:
-        """One cell; never raises for what the cell is about."""
-        source = self._home()
-        destination = next(host for host in self.hosts if host != source)
-        report = Report(fault, phase, source, destination)
-        self._say(f"{fault} / {phase}: {self.guest} from {source} to {destination}")
-        self._seed += 1
-        check = GuestCheck(self._agent, self._seed)
-        check.before()
-        check.start_writer(**LOAD)
-        strikes = Strikes(self.plan, self.guest, source, destination)
-        clean = strikes.prepare(fault)
-        begin = time.monotonic()
-        undo = self._migrate(report, strikes)
-        report.seconds = round(time.monotonic() - begin, 1)
-        for act in undo:
-            act()
-        self._judge(report, check)
-        clean()
-        if TABLE[fault][phase].ends == LOST:
-            self._start_again(destination)
+        """One cell; never raises for what the cell is about. `ruined` tells whether another can follow."""
+        report = Report(fault, phase)
+        try:
+            self._run(report)
+        except XiatbError as error:
+            report.problems.append(error.message)
+            self.ruined = True
         return report
 
+    def _run(self, report: Report) -> None:
+        fault, phase = report.fault, report.phase
+        report.source = source = self._home()
+        report.destination = destination = next(view.name for view in self.views if view.name != source)
+        self._say(f"{fault} / {phase}: {self.guest} from {source} to {destination}")
+        self._seed += 1
+        check = GuestCheck(self._agent, self._seed, "/var/tmp/before")
+        check.before()
+        check.start_writer(**LOAD)
+        strikes = Strikes(self.plan, self.guest, source, destination, self._write_more)
+        clean = strikes.prepare(fault)
+        try:
+            begin = time.monotonic()
+            undo = self._migrate(report, strikes)
+            report.seconds = round(time.monotonic() - begin, 1)
+            report.answered_s = round(time.monotonic() - self._struck, 1)
+            for act in undo:
+                self._try(report, act)
+            self._judge(report, check, strikes)
+        finally:
+            clean()
+
     def _migrate(self, report: Report, strikes: Strikes) -> list[Undo]:
+        self._struck = time.monotonic()
         options: Json = {"mode": "postcopy"} if report.phase == "postcopy" else {}
-        undo: list[Undo] = []
+        before = (report.fault, report.phase) in BEFORE
+        undo = [strikes.strike(report.fault, report.phase)] if before else []
         seen = 0
-        with LabClient(self.plan.lab, timeout=300.0) as lab:
-            events = lab.stream(
-                "migrate", timeout=300.0,
-                params={"guest": self.guest, "to": report.destination, "storage": True, **options},
-            )  # fmt: skip
-            try:
-                for event in events:
-                    if event["event"] == "result":
-                        report.downtime_ms = event.get("downtime_ms")
-                        report.message = str(event.get("note") or "")
-                    elif not undo and _reached(event, report.phase):
-                        seen += 1
-                        if seen >= _IN_THE_MIDDLE.get(report.phase, 1):
-                            undo.append(strikes.strike(report.fault))
-            except ControlError as error:
-                report.code, report.message, report.hint = error.code, error.message, error.hint
-                report.exit_code = 130 if error.code == "cancelled" else 1
+        try:
+            for event in self._events(report.destination, options):
+                if event["event"] == "result":
+                    report.downtime_ms = event.get("downtime_ms")
+                    report.message = str(event.get("note") or "")
+                elif not undo and _reached(event, report.phase):
+                    seen += 1
+                    if seen >= _IN_THE_MIDDLE.get(report.phase, 1):
+                        undo.append(self._strike(report, strikes))
+        except ControlError as error:
+            report.code, report.message, report.hint = error.code, error.message, error.hint
+            report.exit_code = 130 if error.code == "cancelled" else 1
         if not undo:
             report.problems.append(f"the migration never was in phase {report.phase}")
         return undo
 
-    def _judge(self, report: Report, check: GuestCheck) -> None:
-        if report.phase == "switchover" and not report.code:
-            report.phase = "handover"  # the switchover takes a tenth of a second: the act came after it
-        outcome = expected(report.fault, report.phase, report.code)
-        problems = report.problems
-        self._settle(problems)
+    def _strike(self, report: Report, strikes: Strikes) -> Undo:
+        """The blow, in the phase: phases that last an instant are held for it."""
+        self._struck = time.monotonic()
+        if report.phase not in _HELD:
+            return strikes.strike(report.fault, report.phase)
+        with Hold(read_state(self.paths).processes[f"migrated {report.source}"]) as hold:
+            if report.phase == "handover":
+                hold.until(lambda: started(self.paths, report.destination))
+            return strikes.strike(report.fault, report.phase)
+
+    def _events(self, to: str, options: Json) -> Any:
+        with LabClient(self.plan.lab, timeout=MIGRATE_S) as lab:
+            wanted = {"guest": self.guest, "to": to, "storage": True, **options}
+            yield from lab.stream("migrate", timeout=MIGRATE_S, params=wanted)
+
+    def _judge(self, report: Report, check: GuestCheck, strikes: Strikes) -> None:
+        outcome, problems, after = TABLE[report.fault][report.phase], report.problems, self.after
+        problems += after.settle()
         if report.code not in outcome.codes:
             problems.append(f"ended with {report.code or 'moved'!r}, not {outcome.codes}")
+        if outcome.ends == HERE and report.answered_s > _PATIENCE.get(report.fault, PATIENCE_S):
+            problems.append(f"the user was told after {report.answered_s:g} s")
         if report.code and not report.hint:
             problems.append("the user is not told what to do")
-        report.runs_on = self._running()
-        wanted = {HERE: [report.source], THERE: [report.destination]}.get(outcome.ends, [])
-        if outcome.ends in (HERE, THERE) and report.runs_on != wanted:
-            problems.append(f"runs on {report.runs_on}, not {wanted}")
-        if outcome.ends in (HERE, THERE) and report.runs_on == wanted:
-            check.stop_writer()
-            problems += [f"{name} is damaged" for name, holds in check.contents().items() if not holds]
-            if not check.uptime_monotonic():
-                problems.append("it is another boot or its clock went back")
-        problems += self._leftovers(report)
+        there = next(view for view in self.views if view.name == report.destination)
+        if outcome.ends == PAUSED:
+            self._make_room(report, strikes, there)
+        report.runs_on = after.runs_on()
+        if outcome.ends == LOST:
+            problems += [*after.nowhere(there.name), *after.litter()]
+            there.virsh("start", self.guest)
+            self._home()
+            return
+        wanted = report.source if outcome.ends == HERE else there.name
+        problems += after.once(wanted)
+        if report.runs_on == [wanted]:
+            problems += after.whole(check)
+        problems += after.litter()
+        if report.fault == "disk-full" and report.runs_on == [there.name]:
+            self._bring_back(report.source)  # its disk lies in the small file system
 
-    def _settle(self, problems: list[str]) -> None:
-        """Until no daemon has a job any more."""
-        deadline = time.monotonic() + SETTLE_S
-        while time.monotonic() < deadline:
-            daemons = self._request("status")["daemons"]
-            if all(
-                one.get("migrated") == "running" and not one["outgoing"] and not one["incoming"]
-                for one in daemons.values()
-            ):
-                return
-            time.sleep(0.3)
-        problems.append(f"not settled: {daemons}")
+    def _make_room(self, report: Report, strikes: Strikes, there: HostView) -> None:
+        """As the user is told: the guest waits; make room, let it go on."""
+        with writing(self._write_more):  # it is answered only once there is room
+            report.problems += self.after.wait_full(there)
+            strikes.make_room()
+            if not report.problems:
+                there.virsh("resume", self.guest)
+        self.after.wait_running(there)
 
-    def _leftovers(self, report: Report) -> list[str]:
-        """Files and processes of the migration that are still there."""
-        found: list[str] = []
-        for host in self.hosts:
-            root = Path(f"/proc/{read_state(self.paths).nodes[host].shell.pid}/root")
-            sockets = [p.name for p in (root / "run/xtb").iterdir() if not p.name.startswith(_KEPT)]
-            entries = [p.name for p in (self.paths.node(host) / "migrations").glob("job-*")]
-            here = host in report.runs_on
-            disk = (root / IMAGES / f"{self.guest}.qcow2").exists()
-            qemu = (root / f"run/libvirt/qemu/{self.guest}.pid").exists()
-            found += [f"left on {host}: {name}" for name in (*sockets, *entries)]
-            if not here and TABLE[report.fault][report.phase].ends != LOST and (disk or qemu):
-                found.append(f"left on {host}: {'disk' if disk else ''} {'QEMU' if qemu else ''}")
-        return found
+    def _bring_back(self, source: str) -> None:
+        for _ in self._events(source, {}):
+            pass
+        self.after.settle()
 
-    def _start_again(self, host: str) -> None:
-        """What the user is told to do with a lost guest."""
-        with LabClient(self.plan.lab, timeout=60.0) as lab:
-            argv = ["virsh", "-c", "qemu:///system", "start", self.guest]
-            lab.request("run", node=host, argv=argv)
+    def _try(self, report: Report, act: Undo) -> None:
+        try:
+            act()
+        except XiatbError as error:
+            report.problems.append(error.message)
+
+    def _write_more(self) -> None:
+        """A new file in the guest, of blocks that its disk has not had."""
+        path = f"/var/tmp/more-{self._seed}"
+        self._agent({"op": "write_file", "path": path, "size": NEW_FILE, "seed": self._seed})
 
     def _home(self) -> str:
+        """Where the guest runs and answers."""
         deadline = time.monotonic() + AGENT_S
         while time.monotonic() < deadline:
-            running = self._running()
+            running = self.after.runs_on()
             if len(running) == 1:
                 return running[0]
             time.sleep(0.5)
-        raise XiatbError(f"{self.guest} runs on {self._running() or 'no host'}")
-
-    def _running(self) -> list[str]:
-        """Hosts on which the guest's QEMU runs, by libvirt's own word on each."""
-        guest = next(one for one in self._request("status")["guests"] if one["name"] == self.guest)
-        return [str(guest["on"])] if guest["state"] == "running" else []
-
-    def _request(self, op: str, **fields: Any) -> Json:
-        with LabClient(self.plan.lab, timeout=60.0) as lab:
-            return lab.request(op, **fields)
+        raise XiatbError(f"{self.guest} runs on {self.after.runs_on() or 'no host'}")
 
     def _agent(self, request: Json) -> Json:
         with LabClient(self.plan.lab, timeout=AGENT_S) as lab:
@@ -204,9 +225,3 @@ def _reached(event: Json, phase: str) -> bool:
     if phase == "postcopy":
         return kind == "progress" and now == "postcopy"
     return kind == "phase" and now == phase
-
-
-def reports(runner: FaultRunner, cells: list[tuple[str, str]]) -> Iterator[Report]:
-    """All these cells, one after the other."""
-    for fault, phase in cells:
-        yield runner.run(fault, phase)

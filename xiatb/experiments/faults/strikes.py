@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
-import subprocess
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from xiatb.errors import UsageError, XiatbError
 from xiatb.experiments.demo import inter_ad_link
+from xiatb.experiments.faults.hostview import HostView
+from xiatb.experiments.faults.memorygroup import MemoryGroup
 from xiatb.lab import process
 from xiatb.lab.client import LabClient
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
 from xiatb.lab.process import ProcessId
 from xiatb.lab.state import read_state
+from xiatb.migration.manager import socket_path
+from xiatb.node.control_protocol import encode
 
-IMAGES = "var/lib/libvirt/images"
 STALL_S = 10.0
 CUT_S = 75.0
 """Longer than the transport keeps a stream without an answer (60 s)."""
@@ -30,67 +35,72 @@ Undo = Callable[[], None]
 
 
 class Strikes:
-    """Acts on one lab. `destination` is the hypervisor host that the guest is moving to."""
+    """Acts on one lab. `destination` is the hypervisor host that the guest is moving to; `write` lets the
+    guest write to new blocks of its disk."""
 
-    def __init__(self, plan: Plan, guest: str, source: str, destination: str) -> None:
+    def __init__(
+        self, plan: Plan, guest: str, source: str, destination: str, write: Callable[[], None]
+    ) -> None:
         self._plan = plan
         self._paths = LabPaths(plan.lab)
         self._guest = guest
-        self._source = source
-        self._destination = destination
+        self._source, self._destination = source, destination
+        self._here, self._there = HostView(self._paths, source), HostView(self._paths, destination)
+        self._write = write
         link = inter_ad_link(plan)
         self._ends = {"a": f"{link.a.node}:{link.a.port}", "b": f"{link.b.node}:{link.b.port}"}
 
-    def strike(self, fault: str) -> Undo:
-        """Do it; raises UsageError for a fault that cannot be done here (they are simulated)."""
+    def strike(self, fault: str, phase: str) -> Undo:
+        """Do it, in `phase`."""
         acts: dict[str, Callable[[], Undo]] = {
-            "cut": lambda: self._link_down(CUT_S),
-            "stall": lambda: self._link_down(STALL_S),
-            "loss": self._loss,
+            "cut": lambda: self._loss("100%", CUT_S),
+            "stall": lambda: self._loss("100%", STALL_S),
+            "loss": lambda: self._loss("30%", LOSS_S),
             "destination-daemon": lambda: self._kill(f"migrated {self._destination}"),
             "source-daemon": lambda: self._kill(f"migrated {self._source}"),
             "destination-qemu": self._kill_qemu,
-            "out-of-memory": self._kill_qemu,
+            "out-of-memory": self._exhaust,
             "destination-libvirtd": lambda: self._kill(f"libvirtd {self._destination}"),
             "cancel": self._cancel,
-            "disk-full": self._fill,
+            "disk-full": lambda: self._fill(running=phase in ("storage", "first", "later")),
+            "wrong-image": self._replace_image,
         }
-        if fault not in acts:
-            raise UsageError(f"{fault} is only simulated", hint=f"real ones: {', '.join(acts)}")
         return acts[fault]()
 
     def prepare(self, fault: str) -> Undo:
         """What must be there before the migration begins: a small file system for the disk to fill."""
         if fault != "disk-full":
             return _nothing
-        target = self._outside(IMAGES)
-        holder = read_state(self._paths).nodes[self._destination].shell.pid
-        enter = ["nsenter", "-t", str(holder), "-m", "--"]
-        disk = self._outside(IMAGES, self._source) / f"{self._guest}.qcow2"
+        there = self._there
+        disk = self._here.disk(self._guest)
         size = disk.stat().st_blocks * 512 + _MARGIN
-        _run([*enter, "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", f"/{IMAGES}"])
+        there.enter(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", f"/{there.IMAGES}"])
 
         def undo() -> None:
-            (target / "filler").unlink(missing_ok=True)
-            _run([*enter, "umount", f"/{IMAGES}"])
+            self.make_room()
+            there.enter(["umount", f"/{there.IMAGES}"])
 
         return undo
+
+    def make_room(self) -> None:
+        """The destination's file system has room again."""
+        self._filler.unlink(missing_ok=True)
+
+    @property
+    def _filler(self) -> Path:
+        return self._there.path(self._there.IMAGES) / "filler"
 
     def _ask(self, op: str, **fields: Any) -> dict[str, Any]:
         with LabClient(self._plan.lab, timeout=30.0) as client:
             return client.request(op, **fields)
 
-    def _link_down(self, seconds: float) -> Undo:
-        """Frames vanish without a word, as on a path that is broken far away."""
-        self._ask("link_set", **self._ends, set={"loss": "100%"})
+    def _loss(self, share: str, seconds: float) -> Undo:
+        """Frames vanish without a word between the ADs, as on a path that is broken far away."""
+        self._ask("link_set", **self._ends, set={"loss": share})
         return self._later(seconds, lambda: self._ask("link_set", **self._ends, set={"loss": "0%"}))
 
-    def _loss(self) -> Undo:
-        self._ask("link_set", **self._ends, set={"loss": "30%"})
-        return self._later(LOSS_S, lambda: self._ask("link_set", **self._ends, set={"loss": "0%"}))
-
     def _later(self, seconds: float, act: Callable[[], Any]) -> Undo:
-        """Do `act` after `seconds`, or at the latest when the undo is called; both wait for it."""
+        """Do `act` after `seconds`; the undo waits for it."""
         timer = threading.Timer(seconds, act)
         timer.start()
         return timer.join
@@ -111,39 +121,102 @@ class Strikes:
             time.sleep(0.2)
         raise XiatbError(f"{what} was not started again")
 
-    def _kill_qemu(self) -> Undo:
-        pid = int(self._outside(f"run/libvirt/qemu/{self._guest}.pid").read_text())
-        victim = process.identify(pid)
-        if victim is None or not victim.signal(signal.SIGKILL):
+    def _qemu(self) -> ProcessId:
+        victim = process.identify(self._there.qemu_pid(self._guest))
+        if victim is None:
             raise XiatbError(f"no QEMU of {self._guest} on {self._destination}")
+        return victim
+
+    def _kill_qemu(self) -> Undo:
+        self._qemu().signal(signal.SIGKILL)
         return _nothing
+
+    def _exhaust(self) -> Undo:
+        """No page more for QEMU there: the kernel ends it at the next one that it asks for."""
+        victim = self._qemu()
+        group = MemoryGroup(f"xiatb-{self._plan.lab}-{victim.pid}")
+        group.take(victim.pid)
+        return lambda: group.end(victim)
+
+    def _replace_image(self) -> Undo:
+        """At the destination another file lies under the name of the guest's kernel."""
+        there = self._there
+        kernel = _element(self._here.xml(self._guest), "kernel")
+        there.enter(["mount", "--bind", _element(self._here.xml(self._guest), "initrd"), kernel])
+
+        def undo() -> None:
+            there.enter(["umount", kernel])
+
+        return undo
 
     def _cancel(self) -> Undo:
-        self._ask("migrate_cancel", guest=self._guest)
-        return _nothing
+        """As the supervisor does it, but without a question before: the daemon may be held."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(30.0)
+        connection.connect(str(socket_path(self._paths, self._source)))
+        connection.sendall(encode({"id": 1, "op": "cancel", "guest": self._guest}))
 
-    def _fill(self) -> Undo:
-        """Take all that is left of the small file system."""
-        filler = self._outside(IMAGES) / "filler"
-        with filler.open("wb") as file:
+        def answered() -> None:
+            with connection:
+                if not connection.recv(1 << 12):
+                    raise XiatbError("the daemon did not answer to `cancel`")
+
+        return answered
+
+    def _fill(self, *, running: bool) -> Undo:
+        """Take all that is left of the small file system; then the guest needs more, at once if it runs
+        here."""
+        with self._filler.open("wb") as file:
             try:
                 while True:
                     file.write(bytes(1 << 16))
                     file.flush()
             except OSError:
-                return _nothing
+                pass
+        if not running:
+            return _nothing
+        writer = _Writer(self._write)
+        writer.start()
+        return writer.finish
 
-    def _outside(self, path: str, host: str = "") -> Path:
-        """A file of the destination (or of `host`), from outside its namespaces."""
-        holder = read_state(self._paths).nodes[host or self._destination].shell.pid
-        return Path(f"/proc/{holder}/root") / path
+
+class _Writer(threading.Thread):
+    """Writes at the side; `finish` waits for it and raises what it has failed with."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._write = write
+        self._failed: XiatbError | None = None
+
+    def run(self) -> None:
+        """See threading.Thread."""
+        try:
+            self._write()
+        except XiatbError as error:
+            self._failed = error
+
+    def finish(self) -> None:
+        """Wait for its end."""
+        self.join()
+        if self._failed is not None:
+            raise self._failed
+
+
+@contextlib.contextmanager
+def writing(write: Callable[[], None]) -> Iterator[None]:
+    """`write` goes on while this is entered; leaving it waits for its end and raises what it raised."""
+    writer = _Writer(write)
+    writer.start()
+    yield
+    writer.finish()
+
+
+def _element(xml: str, name: str) -> str:
+    found = re.search(f"<{name}>([^<]+)</{name}>", xml)
+    if found is None:
+        raise UsageError(f"the guest has no {name}")
+    return found[1]
 
 
 def _nothing() -> None:
     """Nothing to undo."""
-
-
-def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
-    if done.returncode:
-        raise XiatbError(f"{' '.join(argv)}: {done.stderr.strip()}")
