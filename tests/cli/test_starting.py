@@ -11,6 +11,7 @@ import pytest
 from xiatb.cli import starting
 from xiatb.errors import XiatbError
 from xiatb.experiments.rundir import RunDirectory
+from xiatb.lab import launch
 
 PLAN: Any = SimpleNamespace(lab="t")
 
@@ -20,7 +21,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was done, in order; nothing is really started."""
     done: list[str] = []
     monkeypatch.setattr(starting, "start_lab", lambda plan, *, quiet: done.append("up"))
-    monkeypatch.setattr(starting.launch, "take_down", lambda lab: done.append(f"down {lab}"))
+    monkeypatch.setattr(launch, "take_down", lambda lab: done.append(f"down {lab}"))
     monkeypatch.setattr(RunDirectory, "hand_over", lambda directory: done.append("handed over"))
     return done
 

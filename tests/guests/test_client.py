@@ -142,3 +142,28 @@ def test_an_exchange_takes_any_bytes(data):
 def test_identifiers_differ():
     idents = {Exchange({"op": "x"}).ident for _ in itertools.repeat(None, 100)}
     assert len(idents) == 100
+
+
+@pytest.mark.parametrize("result", [{}, {"code": "x"}, {"job": "1"}, {"job": None, "code": [1]}])
+def test_a_guest_that_answers_senselessly_ends_the_command(script, result):
+    server = script(
+        lambda request: json.dumps({"id": request["id"], "ok": True, "result": result}).encode() + b"\n"
+    )
+    with pytest.raises(AgentError) as caught:
+        AgentClient(fixed(server.path)).execute(["true"], lambda stream, data: None, 5.0)
+    assert caught.value.code == "EPROTO"
+
+
+def test_what_a_guest_says_of_an_error_steers_no_terminal():
+    with pytest.raises(AgentError) as caught:
+        result_of({"ok": False, "error": {"code": "\x1b]0;x\x07", "message": "a\x9b2J\ud800b"}})
+    assert (caught.value.code, caught.value.message) == (" ]0;x ", "guest agent: a 2J b")
+
+
+@pytest.mark.parametrize("services", [[1], "x", {"a": 3}, {"a": {"state": "starting\x1b"}}])
+def test_a_guest_whose_state_makes_no_sense_is_not_ready(script, services):
+    answer = {"ok": True, "result": {"services": services}}
+    server = script(lambda request: json.dumps({**answer, "id": request["id"]}).encode() + b"\n")
+    with pytest.raises(DeadlineError) as caught:
+        AgentClient(fixed(server.path)).wait_ready(0.3)
+    assert caught.value.message.isprintable()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.migration.samples import EXAMPLES, REQUEST
+from tests.migration.samples import EXAMPLES, JOB, REQUEST
 from xiatb.errors import WireError
 from xiatb.migration import frames
 from xiatb.migration import messages as m
@@ -39,6 +39,16 @@ def test_unknown_fields_are_ignored_unknown_messages_refused() -> None:
 def test_bad_fields_are_named(field: str, value: object) -> None:
     with pytest.raises(WireError, match=f"request.{field}"):
         m.decode({**m.encode(REQUEST), field: value})
+
+
+def test_sentences_lose_what_cannot_be_printed_and_names_may_not_have_it() -> None:
+    """libvirt's errors have several lines: they must arrive all the same, and steer no terminal."""
+    abort = m.Abort(job=JOB, code="failed", reason="qemu:\n gone\x1b[2J\x9b\ud800é")
+    told = m.decode(json.loads(json.dumps(m.encode(abort))))
+    assert told == m.Abort(job=JOB, code="failed", reason="qemu:  gone [2J  é")
+    for bad in ("a\x7f", "a\x9bb", "\ud800", "a\nb"):
+        with pytest.raises(WireError, match=r"request\.machine"):
+            m.decode({**m.encode(REQUEST), "machine": bad})
 
 
 def test_missing_field_is_named() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from tests.migration.samples import CAPABILITIES, DISK, HID, JOB, REQUEST, SIDS
 from xiatb.errors import InvalidFileError, XiatbError
-from xiatb.migration import config, hosting
+from xiatb.migration import config, hosting, storage
 from xiatb.migration.driver import HostFacts
 from xiatb.migration.facts import facts_of, identity_of, request_for
 from xiatb.migration.journal import DESTINATION, Entry, Journal, remove_files
@@ -115,6 +117,15 @@ def test_disks_are_made_and_removed(tmp_path: Path) -> None:
         asyncio.run(hosting.create_disk(dataclasses.replace(disk, path="/proc/x.qcow2")))
     with pytest.raises(XiatbError, match="qemu-img info"):
         asyncio.run(hosting.inspect_disk("vda", disk.path, "qcow2"))
+
+
+def test_only_regular_files_are_read_for_a_peer(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    assert storage.content_id(tmp_path / "file") == hashlib.sha256(b"x").hexdigest()
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero"), tmp_path / "none"):
+        with pytest.raises(OSError):
+            storage.content_id(path)
 
 
 def test_journal_keeps_what_a_crash_left(tmp_path: Path) -> None:

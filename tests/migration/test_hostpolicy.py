@@ -111,3 +111,12 @@ def test_both_sides_are_asked_and_a_consent_is_used_at_the_destination_only(tmp_
     with pytest.raises(RefusedError) as caught:
         Station.permit(here, asked, "hv1", "hv2")
     assert caught.value.code == "consent"
+
+
+def test_a_consent_that_nobody_can_prove_is_none(tmp_path: Path) -> None:
+    here = station(tmp_path, Policy(require=("consent",)))
+    here.sid = None
+    asked: Any = m.decode({**m.encode(REQUEST), "consent": vars(consent.sign(KEYS[3], SIDS[1], 1))})
+    with pytest.raises(RefusedError) as caught:
+        Station.permit(here, asked, "hv1", "hv2")
+    assert caught.value.code == "consent"

@@ -29,6 +29,7 @@ ATTEMPT = 10.0
 IDEMPOTENT = {"ready", "uptime", "checksum", "counters", "write_file", "address", "exec_poll"}
 """Requests that may be sent again when no answer came (writing the same file twice gives the same file)."""
 
+_MALFORMED = "a malformed answer"
 _identifiers = itertools.count(int.from_bytes(os.urandom(4), "big") << 16)
 
 
@@ -47,8 +48,13 @@ def result_of(answer: Message) -> Message:
     error = answer.get("error")
     fields = error if isinstance(error, dict) else {}
     raise AgentError(
-        str(fields.get("code", "EPROTO"))[:40], str(fields.get("message", "a malformed answer"))[:500]
+        _printable(fields.get("code", "EPROTO"), 40), _printable(fields.get("message", _MALFORMED), 500)
     )
+
+
+def _printable(words: object, limit: int) -> str:
+    """What a guest says, as words that may be shown: nothing in them steers a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(words)[:limit])
 
 
 class Exchange:
@@ -132,10 +138,11 @@ class AgentClient:
                 return state
             alive()
             _idle(RETRY)
-        waiting = [
-            name for name, s in dict(state.get("services") or {}).items() if s.get("state") == "starting"
-        ]
-        text = f"services still starting: {', '.join(waiting)}" if waiting else "its agent does not answer"
+        said = state.get("services")
+        services = said.items() if isinstance(said, dict) else ()
+        waiting = [name for name, s in services if isinstance(s, dict) and s.get("state") == "starting"]
+        names = _printable(", ".join(waiting), 500)
+        text = f"services still starting: {names}" if waiting else "its agent does not answer"
         raise DeadlineError(f"the guest is not ready after {timeout:g} s: {text}")
 
     def execute(
@@ -149,10 +156,12 @@ class AgentClient:
         exit code; after `timeout` seconds the command is killed and the code is 124."""
         end = time.monotonic() + timeout
         started = self.request({"op": "exec_start", "argv": list(argv), "env": env or {}}, min(30.0, timeout))
-        if "code" in started:
+        if isinstance(code := started.get("code"), int):
             emit("stderr", f"{argv[0]}: cannot be run in the guest\n".encode())
-            return int(started["code"])
-        job, offset = started["job"], 0
+            return code
+        if not isinstance(job := started.get("job"), int):
+            raise AgentError("EPROTO", _MALFORMED)
+        offset = 0
         while True:
             state = self.request({"op": "exec_poll", "job": job, "ack": offset, "wait": 0.5}, 60.0)
             fresh = _pieces(state, offset)

@@ -13,6 +13,8 @@ from xiatb.migration.wirestream import Wire
 
 HANDSHAKE_S = 15.0
 _READ = 16384
+MAX_UNREAD = 1 << 20
+"""Bytes that may wait for a peer that does not read; more end the stream."""
 
 
 class ControlLink:
@@ -63,8 +65,10 @@ class ControlLink:
             self._tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
 
     def send(self, message: Message) -> None:
-        """Queue a message for the peer."""
+        """Queue a message for the peer; one that lets too much wait loses the stream."""
         self.session.send(message)
+        if self.session.waiting > MAX_UNREAD:
+            self._wire.abort()
         self._wake.set()
 
     async def close(self) -> None:

@@ -18,18 +18,30 @@ U63 = (1 << 63) - 1
 
 
 def text(limit: int, pattern: str = "") -> Check:
-    """A string of at most `limit` characters without control characters, fully matching `pattern` if
-    given."""
+    """A string of at most `limit` printable characters (so none that steers a terminal, and no half of a
+    surrogate pair), fully matching `pattern` if given."""
     compiled = re.compile(pattern) if pattern else None
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or len(value) > limit:
             raise WireError(f"expected a string of at most {limit} characters")
-        if any(ord(c) < 32 for c in value):
+        if not value.isprintable():
             raise WireError("control characters in a string")
         if compiled is not None and not compiled.fullmatch(value):
             raise WireError(f"string {value[:40]!r} does not have the expected form")
         return value
+
+    return check
+
+
+def words(limit: int) -> Check:
+    """A sentence for people of at most `limit` characters. What cannot be printed becomes a space: errors of
+    libvirt and QEMU have several lines, and such a message must not be lost over its form."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or len(value) > limit:
+            raise WireError(f"expected a string of at most {limit} characters")
+        return "".join(c if c.isprintable() else " " for c in value)
 
     return check
 
@@ -101,4 +113,4 @@ NAME = text(64, r"[A-Za-z0-9][A-Za-z0-9._-]*")
 JOB = text(16, r"[0-9a-f]{8,16}")
 UUID = text(36, r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PATH = text(256, r"/[A-Za-z0-9._/+-]*")
-WORDS = text(1000)
+WORDS = words(1000)

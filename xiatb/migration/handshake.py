@@ -72,6 +72,11 @@ class Session:
         """True once the peer has proved its SID and sealed messages may flow."""
         return self._step == "open"
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that `take_output` would give."""
+        return len(self._output)
+
     def start(self) -> None:
         """The initiator's first act: say hello."""
         self._say(self._own_hello("hello"))

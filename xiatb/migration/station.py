@@ -37,9 +37,11 @@ class Station:
         names) a consent that comes with the request is used up."""
         host = self.config.host
         consent = request.consent is not None
-        if request.consent is not None and destination == host and self.sid is not None:
+        if request.consent is not None and destination == host:
             book = ConsentBook(self.config.state_dir / "consents.json")
             try:
+                if self.sid is None:
+                    raise IdentityError("this daemon does not know its SID")
                 book.take(request.consent, request.hid, self.sid)
             except IdentityError as error:
                 raise RefusedError("consent", f"{host}: {error.message}") from None

@@ -8,9 +8,11 @@ image's blocks for its own otherwise.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import hashlib
 import json
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +32,11 @@ def identity(path: Path) -> str:
 
 
 def content_id(path: Path) -> str:
-    """SHA-256 of the file, in hexadecimal; computed again only when the file has changed. Raises OSError."""
+    """SHA-256 of the file, in hexadecimal; computed again only when the file has changed. Raises OSError, for
+    what is no regular file, too: a peer names the path, and some devices never end."""
     found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     return _digest(path, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
