@@ -121,7 +121,7 @@ class FaultRunner:
                 if event["event"] == "result":
                     report.downtime_ms = event.get("downtime_ms")
                     report.message = str(event.get("note") or "")
-                elif not undo and _reached(event, report.phase):
+                elif not undo and reached(event, report.phase):
                     seen += 1
                     if seen >= _IN_THE_MIDDLE.get(report.phase, 1):
                         undo.append(self._strike(report, strikes))
@@ -213,7 +213,7 @@ class FaultRunner:
             return lab.request("agent", guest=self.guest, request=request, timeout=AGENT_S)
 
 
-def _reached(event: Json, phase: str) -> bool:
+def reached(event: Json, phase: str) -> bool:
     """Whether the event says that the migration is in the middle of `phase`."""
     kind, now = event["event"], event.get("phase")
     if phase == "storage":
