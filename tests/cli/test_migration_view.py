@@ -10,7 +10,9 @@ import pytest
 from tests.migration.samples import REQUEST
 from xiatb.cli import migrationview as view
 from xiatb.migration.calibration import Memory
+from xiatb.migration.controller import Bounds, Controller
 from xiatb.migration.options import parse
+from xiatb.migration.overview import overview
 from xiatb.migration.planning import foresee
 from xiatb.migration.predictor import Workload
 from xiatb.migration.probe import Goodput
@@ -66,3 +68,27 @@ def test_a_decision_that_failed_says_so() -> None:
     assert view.decision(event) == (
         "controller: the guest's processors throttled to 80 %: why (failed: no such parameter)"
     )
+
+
+def test_a_running_migration_is_told_with_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    controller = Controller(Bounds(downtime_ms=300, bandwidth=4 << 20, bandwidth_most=8 << 20, throttle=50))
+    controller.limit_ms = 60
+    progress = {"pass": 2, "rate": 3 << 20, "remaining": 5 << 20, "total": 64 << 20, "dirty_rate": 1 << 20}
+    asked = {"kind": "bandwidth", "value": 0, "reason": "asked for", "by": "user"}
+    told = overview(REQUEST, "hv2", [{"name": "precopy", "start_ns": 1}], progress, controller, [asked], 0)
+    view.tell_running({"from": "hv1", **told})
+    out = capsys.readouterr().out
+    for word in (
+        "vm1 is being moved from hv1 to hv2", "copying memory, ",
+        "pass 2, 3.0 MiB/s, 5.0 MiB of 64.0 MiB left", "the guest dirties 1.0 MiB/s", "limit 60 ms of 300 ms", "4 MiB/s, may rise to 8 MiB/s", "0 % of 50 %",
+        "user: no bandwidth cap: asked for",
+    ):  # fmt: skip
+        assert word in out, (word, out)
+
+
+def test_only_what_was_not_as_usual_is_told_of_channels_and_disk() -> None:
+    assert view.channels({"encrypted": True, "congestion": {}}) == view.disk({"storage": False}) == []
+    odd = {"encrypted": False, "congestion": {"rpc": "reno", "ram": "bbr", "nbd": "bbr"}}
+    assert view.channels(odd) == [("channels", "in the clear; reno on rpc; bbr on ram, nbd")]
+    copied = {"storage": True, "incremental": True, "bytes_qemu": {"nbd": 5 << 20}}
+    assert view.disk(copied) == [("disk sent", "5.0 MiB, what lies above its backing file")]

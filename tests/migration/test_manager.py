@@ -17,6 +17,8 @@ from xiatb.lab.client import SocketGoneError
 from xiatb.lab.paths import LabPaths
 from xiatb.migration import manager
 from xiatb.node.control_protocol import ControlError
+from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import behind, served
 from xiatb.wire.xid import XID
 
 AD1, AD2 = "AD:" + "1" * 40, "AD:" + "2" * 40
@@ -25,7 +27,10 @@ HOSTHID = "HID:" + "3" * 40
 
 def plan() -> Any:
     def node(name: str, kind: str, ad: str) -> Any:
-        return SimpleNamespace(name=name, kind=kind, ad=ad, hid=HOSTHID, migration_sid=str(SIDS[0]))
+        return SimpleNamespace(
+            name=name, kind=kind, ad=ad, hid=HOSTHID, migration_sid=str(SIDS[0]),
+            at=lambda hid: DAG.host(XID.parse(ad), hid),
+        )  # fmt: skip
 
     nodes = [node("hv1", "hypervisor", AD1), node("hv2", "hypervisor", AD2), node("r1", "router", AD1)]
     guest = SimpleNamespace(name="vm1", hid=HID)
@@ -56,12 +61,26 @@ def test_daemon_config_knows_the_other_hypervisors(tmp_path: Path) -> None:
 def test_names_follow_the_guest(tmp_path: Path) -> None:
     path = tmp_path / "names"
     path.write_text("".join(f"{name} {dag}\n" for name, dag in plan().names.items()))
-    manager.relocate_names(path, plan(), "vm1", XID.parse(AD2))
+    manager.relocate_names(path, plan(), "vm1", plan().node("hv2"))
     assert path.read_text().splitlines() == [
         f"vm1.t.xia RE {AD2} {HID}",
         f"echo.vm1.t.xia RE ( {AD2} {HID} ) {SIDS[1]}",
         f"hv1.t.xia RE {AD1} {HOSTHID}",
     ]
+
+
+def test_names_and_daemons_across_an_ip_core_are_behind_their_4ids(tmp_path: Path) -> None:
+    host, path = plan().node("hv2"), tmp_path / "names"
+    near = host.at
+    host.at = lambda hid: behind(XID.parse("IP:192.0.2.7"), near(hid))
+    path.write_text("".join(f"{name} {dag}\n" for name, dag in plan().names.items()))
+    manager.relocate_names(path, plan(), "vm1", host)
+    ip = XID.parse("IP:192.0.2.7")
+    assert path.read_text().splitlines()[:2] == [
+        f"vm1.t.xia RE ( {ip} ) {AD2} {HID}",
+        f"echo.vm1.t.xia {served(behind(ip, near(XID.parse(HID))), SIDS[1])}",
+    ]
+    assert "IP:" in manager.service_dag(host)
 
 
 class FakeManager(manager.MigrationManager):

@@ -58,7 +58,7 @@ def test_time_limit_aborts_in_any_phase_and_once() -> None:
     watch(made, (10.0, False), (14.9, False))
     assert done == []
     watch(made, (15.1, False), (16.0, False))
-    assert done == [("cancel", "not done after 5 s")]
+    assert done == [("cancel", "not done after 5 s, as --timeout-action abort says")]
     assert driver.set == []
 
 
@@ -85,10 +85,15 @@ def test_no_time_limit_never_acts() -> None:
 def test_changes_bind_the_controller_too() -> None:
     driver, done, controller = FakeDriver(), [], Controller(Bounds(bandwidth=1 << 20, bandwidth_most=2 << 20))
     made = Tuning(Options(), driver, "vm1", controller, done.append, lambda: None, done.append)
+    asyncio.run(made.change({"downtime": 80}))
+    assert (driver.set, controller.limit_ms) == ([], 0), "the disk comes first: it begins lower"
+    controller.limit_ms = 60
     asyncio.run(made.change({"downtime": 90, "bandwidth": 5}))
     assert driver.set == [("downtime", 90), ("bandwidth", 5)]
+    assert controller.limit_ms == 90
     assert controller.bounds == Bounds(downtime_ms=90, bandwidth=5 << 20, bandwidth_most=5 << 20)
-    assert [one["kind"] for one in done] == ["downtime", "bandwidth"]
+    assert [one["kind"] for one in done] == ["downtime", "downtime", "bandwidth"]
+    assert {one["by"] for one in done} == {"user"}
 
 
 def asking(record: str = "postcopy") -> SourceMachine:
@@ -217,11 +222,15 @@ class Busy(MigrationManager):
 
 def test_whoever_sends_the_guest_is_told() -> None:
     nodes = [SimpleNamespace(name=name) for name in ("hv1", "hv2", "hv3")]
-    context: Any = SimpleNamespace(plan=SimpleNamespace(kind=lambda kind: nodes))
+    guests = [SimpleNamespace(name=name) for name in ("vm1", "vm2", "vm3")]
+    context: Any = SimpleNamespace(plan=SimpleNamespace(kind=lambda kind: nodes, guests=guests))
     manager = Busy({"hv2": "vm2", "hv3": "vm1"})
     assert manager.control(context, "vm1", "set", {"bandwidth": 4}) == {"accepted": True}
     assert manager.asked == [("hv3", "set", {"guest": "vm1", "bandwidth": 4})]
-    for guest, action in (("vm9", "switch"), ("vm1", "explode")):
+    assert manager.control(context, "vm1", "show", {}) == {"from": "hv3", "accepted": True}
+    assert manager.cancel(context, "vm2") == {"accepted": True}
+    assert manager.asked[-1] == ("hv2", "cancel", {"guest": "vm2"})
+    for guest, action in (("vm9", "switch"), ("vm3", "show"), ("vm1", "explode")):
         with pytest.raises(ControlError) as caught:
             manager.control(context, guest, action, {})
         assert caught.value.code == "EUSAGE"

@@ -23,23 +23,6 @@ from xiatb.lab.client import LabClient
 from xiatb.node.control_protocol import ControlError
 
 _PLAN_S = 60.0
-_PHASES = {
-    "capabilities": "greeting the destination",
-    "admission": "asking for admission",
-    "transfer": "preparing",
-    "storage": "copying the disk",
-    "precopy": "copying memory",
-    "switchover": "switching over",
-    "handover": "handing over",
-    "postcopy": "fetching the rest of memory",
-    "asking": "asking the destination what became of the guest",
-    "cancelling": "cancelling",
-    "commit": "committing",
-    "attach": "waiting for the guest to join",
-    "aborting": "cleaning up",
-    "done": "done",
-    "failed": "failed",
-}
 
 
 @click.command("migrate", short_help="Move a running guest to another hypervisor host.")
@@ -133,9 +116,9 @@ def follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
                 result = {key: value for key, value in event.items() if key != "event"}
             elif event["event"] == "phase" and plain:
                 phase = str(event.get("phase"))
-                click.echo(f"[{time.monotonic() - begin:6.1f} s] {_PHASES.get(phase, phase)}", err=True)
+                click.echo(f"[{time.monotonic() - begin:6.1f} s] {view.phase(phase)}", err=True)
             elif event["event"] == "decision" and not quiet:
-                console.print(view.decision(event), highlight=False)
+                console.print(view.decision(event), highlight=False, soft_wrap=True)
             elif event["event"] == "phase":
                 _show_phase(progress, task, str(event.get("phase")))
             elif event["event"] == "progress":
@@ -145,22 +128,18 @@ def follow(events: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
 
 
 def _show_phase(progress: Progress, task: TaskID, phase: str) -> None:
-    progress.update(task, description=_PHASES.get(phase, phase))
+    progress.update(task, description=view.phase(phase))
     if phase in ("storage", "precopy"):
         progress.update(task, total=None, completed=0)
 
 
 def _show_progress(progress: Progress, task: TaskID, event: dict[str, Any]) -> None:
     total, remaining = int(event.get("total", 0)), int(event.get("remaining", 0))
-    detail = f"{_mib(int(event.get('rate', 0)))}/s"
+    detail = f"{view.mib(int(event.get('rate', 0)))}/s"
     if event.get("phase") == "precopy":
         detail += f"  pass {event.get('pass', 0)}"
-    detail += f"  {_mib(remaining)} left"
+    detail += f"  {view.mib(remaining)} left"
     progress.update(task, total=total or None, completed=max(0, total - remaining), detail=detail)
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
 
 
 def _tell(result: dict[str, Any]) -> None:
@@ -168,11 +147,12 @@ def _tell(result: dict[str, Any]) -> None:
     click.echo(f"{result.get('guest')} moved from {result.get('from')} to {result.get('to')}")
     rows = [
         ("mode", _mode(result)),
+        *view.channels(result),
         ("total time", _ms(result.get("total_ms")) + view.predicted(result, "total_s")),
         ("downtime", _ms(result.get("downtime_ms")) + view.predicted(result, "downtime_s")),
         ("passes", str(len(result.get("passes", [])))),
-        ("memory sent", _mib(int(sent.get("ram", 0)))),
-        ("disk sent", _mib(int(sent.get("nbd", 0)))),
+        ("memory sent", view.mib(int(sent.get("ram", 0)))),
+        *view.disk(result),
         ("locator", result.get("locator") or "the guest has not joined yet"),
     ]
     for label, value in rows:

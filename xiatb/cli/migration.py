@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xiatb.cli import migrationview as view
 from xiatb.cli.labs import choose_lab, lab_option, require_root
 from xiatb.cli.output import output_option, print_json
 from xiatb.errors import UsageError, XiatbError
@@ -13,12 +14,28 @@ from xiatb.lab.client import LabClient
 from xiatb.node.control_protocol import ControlError
 
 
-@click.group("migration", short_help="Change, switch, resume or cancel a migration that is under way.")
+@click.group("migration", short_help="Show, change, switch, resume or cancel a migration under way.")
 def command() -> None:
     """Act on a migration that is under way, from another terminal than that of `xiatb migrate`.
 
     Example: xiatb migration set vm1 --bandwidth 8
     """
+
+
+@command.command("show")
+@click.argument("guest")
+@lab_option
+@output_option
+def show(guest: str, lab: str | None, output: str) -> None:
+    """Show how GUEST's migration stands: phase, progress, limits, the controller's decisions.
+
+    Example: xiatb migration show vm1
+    """
+    told = _ask(lab, "show", guest, {})
+    if output == "json":
+        print_json(told)
+    else:
+        view.tell_running(told)
 
 
 @command.command("set")
@@ -68,7 +85,9 @@ def resume(guest: str, lab: str | None, output: str) -> None:
     """
     told = _ask(lab, "resume", guest, {})
     if not told["accepted"]:
-        raise XiatbError(f"the migration of {guest} waits for nothing", hint="xiatb status shows its state")
+        raise XiatbError(
+            f"the migration of {guest} waits for nothing", hint="xiatb migration show tells how it stands"
+        )
     _say(told, output, "asking the destination")
 
 

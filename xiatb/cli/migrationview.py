@@ -1,4 +1,4 @@
-"""How `migrate` shows a plan, the controller's decisions and the pages of a migration."""
+"""How `migrate` and `migration` show phases, plans, the controller's decisions, results and pages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,54 @@ import click
 from xiatb.cli.output import print_table
 from xiatb.migration.controller import words
 
+_PHASES = {
+    "consent": "asking the guest for its consent",
+    "capabilities": "greeting the destination",
+    "admission": "asking for admission",
+    "transfer": "preparing",
+    "storage": "copying the disk",
+    "precopy": "copying memory",
+    "switchover": "switching over",
+    "handover": "handing over",
+    "postcopy": "fetching the rest of memory",
+    "asking": "asking the destination what became of the guest",
+    "cancelling": "cancelling",
+    "commit": "committing",
+    "attach": "waiting for the guest to join",
+    "aborting": "cleaning up",
+    "done": "done",
+    "failed": "failed",
+}
 _COLUMNS = ("zero", "normal", "xbzrle", "repeated", "resent", "unchanged")
 
 
 def mib(size: float) -> str:
     """Bytes as "12.3 MiB"."""
     return f"{size / (1 << 20):.1f} MiB"
+
+
+def phase(name: str) -> str:
+    """What a phase is, for people."""
+    return _PHASES.get(name, name)
+
+
+def channels(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A row on what was not as usual with the channels of a migration, if anything was."""
+    chosen: dict[str, list[str]] = {}
+    for kind, control in result.get("congestion", {}).items():
+        chosen.setdefault(control, []).append(kind)
+    words = [f"{control} on {', '.join(kinds)}" for control, kinds in chosen.items()]
+    if result.get("encrypted") is False:
+        words.insert(0, "in the clear")
+    return [("channels", "; ".join(words))] if words else []
+
+
+def disk(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A row on what was sent of the disk, if it was."""
+    if not result.get("storage"):
+        return []
+    above = ", what lies above its backing file" if result.get("incremental") else ""
+    return [("disk sent", f"{mib(int(result.get('bytes_qemu', {}).get('nbd', 0)))}{above}")]
 
 
 def predicted(result: Mapping[str, Any], key: str) -> str:
@@ -25,9 +67,43 @@ def predicted(result: Mapping[str, Any], key: str) -> str:
 
 
 def decision(event: Mapping[str, Any]) -> str:
-    """A line for a decision of the controller."""
+    """A line for a decision of the controller, or of whoever else it was."""
     failed = f" (failed: {event['failed']})" if event.get("failed") else ""
-    return f"controller: {words(event)}{failed}"
+    return f"{event.get('by', 'controller')}: {words(event)}{failed}"
+
+
+def tell_running(told: Mapping[str, Any]) -> None:
+    """A migration under way (migration/overview.py)."""
+    limits = told["limits"]
+    click.echo(f"{told['guest']} is being moved from {told['from']} to {told['to']}")
+    rows = [
+        ("mode", told["mode"] + (f", {told['streams']} streams" if told["streams"] > 1 else "")),
+        ("phase", f"{phase(told['phase'])}, {told['elapsed_s']:.1f} s after the beginning"),
+        ("progress", _progress(told)),
+        ("downtime", f"limit {limits['downtime'] or '-'} ms of {limits['downtime_most']} ms"),
+        ("bandwidth", _cap(limits)),
+    ]
+    if limits["throttle_most"]:
+        rows.append(("throttle", f"{limits['throttle']} % of {limits['throttle_most']} %"))
+    if told["recoveries"]:
+        rows.append(("taken up", f"{told['recoveries']} times"))
+    rows += [("decision", decision(one)) for one in told["decisions"]]
+    for label, value in rows:
+        click.echo(f"  {label:<12} {value}")
+
+
+def _progress(told: Mapping[str, Any]) -> str:
+    done = f"pass {told['pass']}, " if told["pass"] else ""
+    dirties = f", the guest dirties {mib(told['dirty_rate'])}/s" if told["dirty_rate"] else ""
+    left = f"{mib(told['remaining'])} of {mib(told['total'])} left"
+    return f"{done}{mib(told['rate'])}/s, {left}{dirties}"
+
+
+def _cap(limits: Mapping[str, Any]) -> str:
+    if not limits["bandwidth"]:
+        return "no cap"
+    most = f", may rise to {limits['bandwidth_most']} MiB/s" if limits["bandwidth_most"] else ""
+    return f"{limits['bandwidth']} MiB/s{most}"
 
 
 def tell_plan(plan: Mapping[str, Any]) -> None:

@@ -163,7 +163,8 @@ class Migrator(NodeService, Protocol):
     def control(
         self, context: LabContext, guest: str, action: str, changes: dict[str, Any]
     ) -> dict[str, Any]:
-        """Act on a migration under way: "set" other limits (`changes`), "switch" to post-copy, "resume"."""
+        """Act on a migration under way: "show" it, "set" other limits (`changes`), "switch" to post-copy,
+        "resume"."""
 
     def plan(
         self, context: LabContext, guest: str, to: str, storage: bool, options: dict[str, Any]

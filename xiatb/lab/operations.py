@@ -210,8 +210,8 @@ class LabOperations:
         return await self._thread(lambda: migrator.migrate(self._context, guest, to, storage, emit, options))
 
     async def op_migrate_control(self, session: Session, request: Json) -> Json:
-        """{guest, action: set|switch|resume, changes: {bandwidth, downtime}}: act on a migration under
-        way."""
+        """{guest, action: show|set|switch|resume, changes: {bandwidth, downtime}}: act on a migration
+        under way."""
         guest, action = field(request, "guest", str), field(request, "action", str)
         changes, migrator = field(request, "changes", dict, {}), self._migrator()
         return await self._thread(lambda: migrator.control(self._context, guest, action, changes))

@@ -31,15 +31,21 @@ class RelaySet:
 
     def __init__(self) -> None:
         self.relays: list[tuple[str, Relay]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
 
     def run(self, kind: str, relay: Relay) -> asyncio.Task[None]:
         """Run a relay in a task of its own."""
         self.relays.append((kind, relay))
         task = asyncio.ensure_future(relay.run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = kind
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
+
+    def cut(self, kind: str) -> None:
+        """Reset the channels of a kind, whatever they still carry."""
+        for task, one in list(self._tasks.items()):
+            if one == kind:
+                task.cancel()
 
     def moved(self, *kinds: str) -> int:
         """Bytes carried from the source's side by channels of these kinds."""

@@ -229,7 +229,7 @@ def words(entry: Mapping[str, Any]) -> str:
     value = int(entry["value"])
     act = {
         "downtime": f"downtime limit {value} ms",
-        "bandwidth": f"bandwidth cap {value / (1 << 20):.0f} MiB/s",
+        "bandwidth": f"bandwidth cap {value / (1 << 20):.0f} MiB/s" if value else "no bandwidth cap",
         "throttle": f"the guest's processors throttled to {100 - value} %",
         "postcopy": "switch to post-copy",
     }[str(entry["kind"])]

@@ -2,8 +2,8 @@
 
 Request `{"id", "op", ...}`; events `{"id", "event", ...}` while it runs; then `{"id", "ok",
 "result"|"error"}`. Ops: migrate {guest, to, storage, and the fields of
-options.Options}, plan {as migrate}, cancel {guest}, set {guest, options.TUNABLE}, switch {guest}, resume
-{guest}, status {}, states {guests}.
+options.Options}, plan {as migrate}, cancel {guest}, show {guest}, set {guest, options.TUNABLE}, switch
+{guest}, resume {guest}, status {}, states {guests}.
 
 A migration goes on when the client that asked for it is gone: a broken client must not break it.
 """
@@ -46,6 +46,7 @@ class DaemonSocket:
         return {
             "migrate": self._migrate, "plan": self._plan, "cancel": self._cancel, "set": self._set,
             "switch": lambda session, request: self._accepted(self._service.switch, request),
+            "show": lambda session, request: self._show(request),
             "resume": lambda session, request: self._accepted(self._service.resume, request),
             "status": lambda session, request: self._service.status(),
             "states": self._states,
@@ -68,6 +69,9 @@ class DaemonSocket:
     async def _set(self, session: Session, request: Json) -> Json:
         changes = parse_change({k: v for k, v in request.items() if k not in _OWN})
         return await self._service.change(field(request, "guest", str), changes)
+
+    def _show(self, request: Json) -> Json:
+        return self._service.outgoing(field(request, "guest", str)).overview()
 
     def _accepted(self, act: Callable[[str], bool], request: Json) -> Json:
         return {"accepted": act(field(request, "guest", str))}

@@ -23,6 +23,7 @@ from xiatb.errors import XiatbError
 from xiatb.guests.agent.protocol import Message
 from xiatb.guests.client import Exchange, result_of
 from xiatb.migration import actions as a
+from xiatb.migration.config import DaemonConfig
 from xiatb.migration.fields import hexadecimal
 from xiatb.migration.messages import Consent, Request, build
 from xiatb.migration.nodeaccess import NodeAccess
@@ -35,7 +36,9 @@ log = logging.getLogger("xiatb.migration")
 ASK_S = 5.0
 """How long the guest may take to sign, while the transfer goes on."""
 CONSENT_S = 2.0
-"""How long a migration waits for the guest's consent before it begins; without, a policy may refuse it."""
+"""How long a migration waits for the guest's consent before it begins when the policy here asks for it."""
+UNASKED_S = 0.5
+"""The same when it does not: it is for the destination's policy then, and a busy guest takes long to sign."""
 REDIRECT_S = 10.0
 """How long the source's node sends packets on: peers hear of the move within a second, or ask the rendezvous
 service."""
@@ -74,11 +77,15 @@ async def ask_consent(path: Path, destination: XID, seconds: float = ASK_S) -> C
         return None
 
 
-async def with_consent(request: Request, runtime: Path, destination: XID) -> Request:
+async def with_consent(
+    request: Request, config: DaemonConfig, destination: XID, emit: Callable[[dict[str, Any]], None]
+) -> Request:
     """The request with the guest's consent to move to the host of this daemon, if it gives one in time."""
     if not request.hid:
         return request
-    consent = await ask_consent(agent_socket(runtime, request.guest), destination, CONSENT_S)
+    emit({"event": "phase", "phase": "consent", "t_ns": time.monotonic_ns()})
+    patience = CONSENT_S if "consent" in config.policy.require else UNASKED_S
+    consent = await ask_consent(agent_socket(config.runtime, request.guest), destination, patience)
     return request if consent is None else dataclasses.replace(request, consent=consent)
 
 

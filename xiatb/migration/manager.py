@@ -28,6 +28,7 @@ from xiatb.migration.baseline import TRANSPORTS, TcpTransport
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.node.control_protocol import ControlError
 from xiatb.wire.dag import DAG
+from xiatb.wire.dagops import served
 from xiatb.wire.xid import XID
 
 READY_S = 30.0
@@ -40,6 +41,8 @@ SETTLE_S = 60.0
 """How long a user waits for a daemon that was started again to find out what became of the guest."""
 USAGE = "EUSAGE"
 """Error code of requests that make no sense; the command line then exits with 2."""
+ACTIONS = ("show", "set", "switch", "resume")
+"""What `control` does to a migration under way."""
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -77,7 +80,7 @@ def service_dag(node: NodePlan) -> str:
     """Where the node's daemon is to be dialled."""
     if node.ad is None or node.migration_sid is None:
         raise XiatbError(f"{node.name} is no hypervisor with a migration daemon")
-    return str(DAG.service(XID.parse(node.ad), XID.parse(node.hid), XID.parse(node.migration_sid)))
+    return str(served(node.at(XID.parse(node.hid)), XID.parse(node.migration_sid)))
 
 
 class MigrationManager:
@@ -248,22 +251,28 @@ class MigrationManager:
         none."""
         if (told := self._tcp.cancel(guest)) is not None:
             return {"cancelled": told}
-        source, _ = self.where(context, guest)
-        for node in [source] if source else [n.name for n in context.plan.kind("hypervisor")]:
-            return self._ask(context, node, "cancel", guest=guest)
-        raise ControlError(USAGE, f"guest {guest} is not being migrated")
+        return self._ask(context, self._source_of(context, guest), "cancel", guest=guest)
 
     def control(
         self, context: LabContext, guest: str, action: str, changes: dict[str, Any]
     ) -> dict[str, Any]:
         """See lab.extensions.Migrator. ControlError EUSAGE when the guest is not being migrated."""
-        if action not in ("set", "switch", "resume"):
-            raise ControlError(USAGE, f"no such action {action!r}; set, switch or resume")
+        if action not in ACTIONS:
+            raise ControlError(USAGE, f"no such action {action!r}; one of {', '.join(ACTIONS)}")
+        source = self._source_of(context, guest)
+        told = self._ask(context, source, action, guest=guest, **changes)
+        return {"from": source, **told} if action == "show" else told
+
+    def _source_of(self, context: LabContext, guest: str) -> str:
+        """The hypervisor whose daemon moves the guest; ControlError EUSAGE when none does."""
+        known = [one.name for one in context.plan.guests]
+        if guest not in known:
+            raise ControlError(USAGE, f"no guest named {guest!r}; guests: {', '.join(known) or 'none'}")
         for node in context.plan.kind("hypervisor"):
             with contextlib.suppress(SocketGoneError):
                 moving = self._ask(context, node.name, "status")["outgoing"]
                 if any(one["guest"] == guest for one in moving):
-                    return self._ask(context, node.name, action, guest=guest, **changes)
+                    return node.name
         raise ControlError(USAGE, f"guest {guest} is not being migrated")
 
     def _check(self, plan: Plan, guest: str, to: str) -> None:
@@ -283,18 +292,23 @@ class MigrationManager:
         node = context.plan.node(to)
         if node.ad is not None:
             with self._lock:
-                relocate_names(context.paths.names, context.plan, guest, XID.parse(node.ad))
+                relocate_names(context.paths.names, context.plan, guest, node)
 
 
-def relocate_names(path: Path, plan: Plan, guest: str, ad: XID) -> None:
-    """Rewrite the names file (lines "name dag") so that the guest's entries have its locator in `ad`."""
+def relocate_names(path: Path, plan: Plan, guest: str, host: NodePlan) -> None:
+    """Rewrite the names file (lines "name dag") so that the guest's entries have its locator at `host`, with
+    the 4ID fallback that hosts there have."""
     record = plan.guest(guest)
     hid = XID.parse(record.hid)
+    place = host.at(hid)
     own = {name for name, dag in plan.names.items() if DAG.parse(dag).intent_hid == hid}
     lines = []
     for line in path.read_text().splitlines():
         name, _, dag = line.partition(" ")
-        lines.append(f"{name} {DAG.parse(dag.strip()).with_locator(ad, hid)}" if name in own else line)
+        if name in own:
+            intent = DAG.parse(dag.strip()).intent
+            line = f"{name} {place if intent == hid else served(place, intent)}"
+        lines.append(line)
     partial = path.with_suffix(".partial")
     partial.write_text("".join(line + "\n" for line in lines))
     partial.replace(path)

@@ -11,7 +11,6 @@ from typing import Any
 
 import libvirt
 
-from xiatb.migration.controller import THROTTLE_FIRST, THROTTLE_STEP
 from xiatb.migration.messages import Request
 from xiatb.migration.options import Options
 
@@ -90,8 +89,9 @@ def migration_parameters(request: Request, directory: Path, options: Options) ->
     if request.streams > 1:
         parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = request.streams
     if options.throttle:
-        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL] = min(THROTTLE_FIRST, options.throttle)
-        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT] = THROTTLE_STEP
+        # As little as QEMU takes: the controller decides how much, and says why (Driver.set_throttle).
+        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL] = 1
+        parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT] = 1
     if request.storage:
         parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{disk_socket(directory, request.job)}"
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [disk.target for disk in request.disks]

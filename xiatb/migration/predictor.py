@@ -105,7 +105,7 @@ def predict(
     first = workload.nonzero / PAGE * RECORD + (workload.ram - workload.nonzero) / PAGE * ZERO_RECORD
     if postcopy_at_once:
         bounds = replace(bounds, postcopy=True, after_passes=1)
-    run = _passes(workload, path, bounds, first, rate)
+    run = _passes(workload, path, bounds, first, rate, costs.prepare_s + storage_s)
     stop_bytes = costs.device_bytes + path.backlog + (0.0 if run.switched else run.left)
     downtime = stop_bytes / run.rate + 1.5 * path.round_trip + costs.stop_s
     after = run.left / run.rate if run.switched else 0.0
@@ -137,14 +137,17 @@ class _Run:
     decisions: list[dict[str, Any]] | tuple[()] = ()
 
 
-def _passes(workload: Workload, path: Path, bounds: Bounds, first: float, rate: float) -> _Run:
+def _passes(
+    workload: Workload, path: Path, bounds: Bounds, first: float, rate: float, before: float
+) -> _Run:  # fmt: skip
+    """`before`: seconds from the beginning, which a deadline counts from, to the first byte of memory."""
     controller = Controller(bounds)
     run = _Run(rate)
     size, throttle = first, 0.0
     while run.count < MAX_PASSES:
         run.count += 1
         sample = Sample(
-            run.seconds, run.count, int(size), workload.dirty_rate * (1 - throttle), run.rate,
+            before + run.seconds, run.count, int(size), workload.dirty_rate * (1 - throttle), run.rate,
             path.round_trip, path.backlog,
         )  # fmt: skip
         for decision in controller.observe(sample):

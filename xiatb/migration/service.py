@@ -1,5 +1,4 @@
-"""The daemon's heart: accepts peers' streams, starts migrations that its users ask for, and knows all
-jobs."""
+"""The daemon's heart: accepts peers' streams, starts its users' migrations, and knows all jobs."""
 
 from __future__ import annotations
 
@@ -209,24 +208,25 @@ class MigrationService:
 
     def cancel(self, guest: str) -> bool:
         """Cancel the guest's outgoing migration; False when it is too late. UsageError when there is none."""
-        return self._outgoing(guest).cancel("cancelled by the user")
+        return self.outgoing(guest).cancel("cancelled by the user")
 
-    def _outgoing(self, guest: str) -> SourceJob:
+    def outgoing(self, guest: str) -> SourceJob:
+        """The guest's migration away from here; UsageError when there is none."""
         if guest not in self._sources:
             raise UsageError(f"guest {guest} is not being migrated from {self.config.host}")
         return self._sources[guest]
 
     async def change(self, guest: str, wanted: dict[str, int]) -> dict[str, int]:
         """Other limits for the guest's outgoing migration; UsageError when there is none, DriverError."""
-        return await self._outgoing(guest).change(wanted)
+        return await self.outgoing(guest).change(wanted)
 
     def switch(self, guest: str) -> bool:
         """Switch the guest's outgoing migration to post-copy; False when mode or moment do not allow it."""
-        return self._outgoing(guest).switch()
+        return self.outgoing(guest).switch()
 
     def resume(self, guest: str) -> bool:
         """Take the guest's broken post-copy up now; False when it waits for nothing."""
-        return self._outgoing(guest).resume()
+        return self.outgoing(guest).resume()
 
     async def migrate(
         self,
@@ -255,7 +255,7 @@ class MigrationService:
         self._at.busy.add(guest)
         try:
             request = await self._request(facts, storage, options)
-            request = await with_consent(request, self.config.runtime, peer.sid)
+            request = await with_consent(request, self.config, peer.sid, emit)
             self._permit(request, to)
             link = await self._dial_control(peer)
             job = SourceJob(
@@ -273,6 +273,9 @@ class MigrationService:
             foreseen.cancel()
             raise MigrationError(outcome.code, outcome.reason, result=result)
         await self._advisor.end(foreseen, to, result)
+        entry = self._at.journal.find(request.job, j.SOURCE)
+        if entry is not None:  # moved, but not confirmed: the disks here stay until it is
+            self._background(self._resume_source(entry, entry.state))
         return result
 
     async def plan(self, guest: str, to: str, *, storage: bool, options: Options) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from xiatb.migration.handover import Departure
 from xiatb.migration.hosting import remove_disks
 from xiatb.migration.messages import Channel, Message, Progress
 from xiatb.migration.options import Options
+from xiatb.migration.overview import overview
 from xiatb.migration.peerpath import PeerPath
+from xiatb.migration.planning import storage_bytes
 from xiatb.migration.progress import ProgressBoard
 from xiatb.migration.relay import Gate
 from xiatb.migration.rpcgate import FinishGate
@@ -78,13 +80,13 @@ class SourceJob(JobShell):
         self._options = options
         self._transfer: Transfer | None = None
         self.relays = RelaySet()
-        self._board = ProgressBoard()
+        self._board = ProgressBoard(storage_bytes(request))
         self._steering = Steering(
-            bounds_of(options), self._driver, request.guest, self._switch_now, emit, self.name
+            bounds_of(options), self._driver, request.guest, self.switch, emit, self.name
         )
         self._tuning = Tuning(
             options, self._driver, request.guest, self._steering.controller,
-            partial(self.cancel, code="timeout"), self._switch_now, self._note,
+            partial(self.cancel, code="time-limit"), self.switch, self._note,
         )  # fmt: skip
         self._active = asyncio.Event()  # QEMU's post-copy runs
         self.recoveries = 0
@@ -95,6 +97,12 @@ class SourceJob(JobShell):
     async def change(self, wanted: dict[str, int]) -> dict[str, int]:
         """Other limits from now on; see Tuning.change."""
         return await self._tuning.change(wanted)
+
+    def overview(self) -> dict[str, Any]:
+        """How it stands, for a user who asks; see overview.py."""
+        controller, done = self._steering.controller, self._steering.done
+        return overview(self.request, self._path.peer, self.phases, self._board.last, controller, done,
+                        self.recoveries)  # fmt: skip
 
     def switch(self) -> bool:
         """Go over to post-copy; False when the mode or the moment does not allow it."""
@@ -157,8 +165,8 @@ class SourceJob(JobShell):
         elif isinstance(action, a.RecoverTransfer):
             self.recoveries += 1
             self.spawn(self._carry(action.channels, action.tls, resume=True))
-        elif isinstance(action, a.CancelTransfer):
-            self.spawn(self._driver.abort(self.request.guest))
+        elif isinstance(action, a.CancelTransfer) and self._transfer is not None:
+            self.spawn(self._transfer.cancel())
         elif isinstance(action, a.DetachGuest | a.ReattachGuest | a.AskDelegation):
             self._departure.perform(action)
         elif isinstance(action, a.RemoveDisks) and self.request.storage:
@@ -170,7 +178,7 @@ class SourceJob(JobShell):
         elif isinstance(action, a.StartPostcopy):
             self.spawn(self._start_postcopy())
         elif isinstance(action, a.CloseChannels) and self._transfer is not None:
-            self.spawn(self._transfer.close(0.0))
+            self.spawn(self._transfer.give_up(), must=True)
         else:
             self._perform_fate(action)
 
@@ -308,6 +316,7 @@ class SourceJob(JobShell):
     async def _watch(self) -> None:
         """Progress for the user ten times a second, for the peer every other time."""
         turn = 0
+        self._steering.begin(time.monotonic())
         while self.outcome is None:
             await asyncio.sleep(POLL_S)
             if self.machine.state not in _MOVING or self._transfer is None:
@@ -338,9 +347,6 @@ class SourceJob(JobShell):
             stats, len(self.passes), relays.moved("ram"), relays.backlog(), relays.round_trip(),
             time.monotonic(),
         )  # fmt: skip
-
-    def _switch_now(self) -> None:
-        self.switch()
 
     def _note(self, entry: dict[str, Any]) -> None:
         """Something was done for the user; it is shown and kept like a decision of the controller."""

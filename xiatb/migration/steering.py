@@ -41,7 +41,7 @@ class Steering:
         bounds: Bounds,
         driver: Hypervisor,
         guest: str,
-        switch: Callable[[], None],
+        switch: Callable[[], object],
         tell: Callable[[dict[str, Any]], None],
         name: str = "",
     ) -> None:
@@ -57,6 +57,10 @@ class Steering:
         self._began = 0.0
         self._moved: deque[tuple[float, int]] = deque(maxlen=WINDOW)
 
+    def begin(self, now: float) -> None:
+        """The transfer has begun, its storage first: deadlines count from here. now: monotonic seconds."""
+        self._began = self._began or now
+
     async def observe(
         self, stats: dict[str, Any], passes: int, moved: int, backlog: int, round_trip: float, now: float
     ) -> None:
@@ -65,7 +69,7 @@ class Steering:
         stats: libvirt's job statistics; passes: passes begun; moved: bytes of memory sent so far; backlog:
         bytes; round_trip, now: seconds, the latter monotonic.
         """
-        self._began = self._began or now
+        self.begin(now)
         self._moved.append((now, moved))
         then, before = self._moved[0]
         page = int(stats.get("memory_page_size", 4096))

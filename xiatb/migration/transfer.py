@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from xiatb.migration.messages import Channel, Request
 from xiatb.migration.options import Options
 from xiatb.migration.relay import Gate, Observer
 
+log = logging.getLogger("xiatb.migration")
+STUCK_S = 1.0
+"""How long libvirt's call may take to return once its channels are closed."""
+CANCEL_TIMES, CANCEL_AGAIN_S = 8, 0.3
+"""How often libvirt is asked to give up, and how far apart."""
 Watches = Mapping[str, Callable[[], tuple[Observer, Observer]]]
 """Makes the two observers of each channel of a kind, in the order in which these are opened."""
 
@@ -87,6 +93,16 @@ class Transfer:
         broken = next((relay.error for _, relay in relays if relay.error), "")
         return f"{reason} ({broken})" if broken else reason
 
+    async def cancel(self) -> None:
+        """Let libvirt give the migration up. What the block mirror has in flight (up to 16 MiB) need not
+        arrive: QEMU would end the mirror only after that, which takes seconds on a slow or capped path."""
+        for _ in range(CANCEL_TIMES):
+            await self._driver.abort(self._request.guest)  # nothing happens before libvirt's job has begun
+            self._relays.cut("nbd")
+            await self.ended(CANCEL_AGAIN_S)
+            if self._over.is_set():
+                return
+
     def cut(self) -> asyncio.Future[None]:
         """Close the local ends of all channels, so that libvirt's call fails; a task to wait for."""
         return asyncio.ensure_future(self.close(0.0))
@@ -95,6 +111,25 @@ class Transfer:
         """Close the channels; with `grace` after so many seconds even if they still carry something."""
         if self._channels is not None:
             await (self._channels.close() if grace is None else self._channels.close(grace))
+
+    async def give_up(self) -> None:
+        """Close the channels, and see to it that libvirt's call returns.
+
+        libvirt 9.0 (qemuMigrationSrcRun) waits for QEMU's STOP after its pause before the switchover, until
+        the guest is not running. A cancellation that comes just then lets the guest run on before libvirt has
+        looked: it waits for ever. Another stop wakes it; it then finds the migration cancelled and lets the
+        guest run.
+        """
+        await self.close(0.0)
+        await self.ended(STUCK_S)
+        if not self._over.is_set():
+            log.warning("%s: libvirt does not give up: the guest stops an instant", self._request.guest)
+            try:
+                await self._driver.pause(self._request.guest)
+                await self.ended(STUCK_S)
+                await self._driver.resume(self._request.guest)
+            except DriverError as error:
+                log.warning("%s: %s", self._request.guest, error)
 
     async def ended(self, seconds: float) -> None:
         """Wait for libvirt's call to return, at most so long."""

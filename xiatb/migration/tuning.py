@@ -35,7 +35,7 @@ class Tuning:
         guest: str,
         controller: Controller,
         cancel: Callable[[str], object],
-        switch: Callable[[], None],
+        switch: Callable[[], object],
         note: Callable[[dict[str, Any]], None],
     ) -> None:
         self.forced = False
@@ -58,7 +58,7 @@ class Tuning:
         why = f"not done after {options.timeout:g} s"
         if options.timeout_action == "abort":
             self._acted = True
-            self._cancel(why)
+            self._cancel(f"{why}, as --timeout-action abort says")
         elif copying_memory and options.timeout_action == "postcopy":
             self._acted = True
             self._tell("postcopy", 0, why)
@@ -75,9 +75,10 @@ class Tuning:
         if "downtime" in wanted:
             limit = wanted["downtime"]
             controller.bounds = replace(controller.bounds, downtime_ms=limit)
-            controller.limit_ms = limit
-            self._tell("downtime", limit, "asked for by the user")
-            await self._driver.set_downtime_limit(self._guest, limit)
+            self._tell("downtime", limit, "asked for", by="user")
+            if controller.limit_ms:  # else the controller begins with less, once memory is being copied
+                controller.limit_ms = limit
+                await self._driver.set_downtime_limit(self._guest, limit)
         if "bandwidth" in wanted:
             cap = wanted["bandwidth"]
             most = controller.bounds.bandwidth_most
@@ -85,11 +86,12 @@ class Tuning:
                 controller.bounds, bandwidth=cap * MIB, bandwidth_most=max(most, cap * MIB) if most else 0
             )
             controller.bandwidth = cap * MIB
-            self._tell("bandwidth", cap * MIB, "asked for by the user")
+            self._tell("bandwidth", cap * MIB, "asked for", by="user")
             await self._driver.set_bandwidth(self._guest, cap)
         return wanted
 
-    def _tell(self, kind: str, value: int, reason: str) -> None:
+    def _tell(self, kind: str, value: int, reason: str, by: str = "time limit") -> None:
         now = time.monotonic_ns()
         since = now / 1e6 - self._began * 1000 if self._began else 0.0
-        self._note({"t_ms": round(since, 1), "kind": kind, "value": value, "reason": reason, "t_ns": now})
+        told = {"t_ms": round(since, 1), "kind": kind, "value": value, "reason": reason, "by": by}
+        self._note({**told, "t_ns": now})
