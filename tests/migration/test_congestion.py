@@ -45,7 +45,7 @@ def test_a_channel_is_dialled_with_its_control(monkeypatch: pytest.MonkeyPatch, 
     dialled: list[Any] = []
 
     async def open_connection(dag: Any, *, stack: Any, config: Any) -> Any:
-        dialled.append(config and config.congestion)
+        dialled.append((config.congestion, config.max_rto))
         writer = SimpleNamespace(get_extra_info=lambda name: None)
         return None, writer
 
@@ -56,4 +56,4 @@ def test_a_channel_is_dialled_with_its_control(monkeypatch: pytest.MonkeyPatch, 
     peer = Peer("hv2", None, "somewhere")  # type: ignore[arg-type]
     asyncio.run(carrier.dial(peer, "bbr"))
     asyncio.run(carrier.dial(peer))
-    assert dialled == ["bbr", None]
+    assert dialled == [("bbr", carriers.MAX_RTO_S), ("cubic", carriers.MAX_RTO_S)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,10 @@ from xiatb.node.xstream import XReader, XWriter
 from xiatb.transport.config import StreamConfig
 from xiatb.wire.dag import DAG
 
+MAX_RTO_S = 1.0
+"""A path that was dead is tried again at least this often. With the transport's own ten seconds a stall of
+ten seconds could cost a stopped guest twenty, more than its source waits for (source.SWITCHOVER_S)."""
+CONFIG = StreamConfig(max_rto=MAX_RTO_S)
 OnWire = Callable[[Wire], Awaitable[None]]
 
 
@@ -51,14 +56,15 @@ class XiaCarrier:
         async def accept(reader: XReader, writer: XWriter) -> None:
             await on_wire(XiaWire(reader, writer))
 
-        self._server = await aio.start_server(accept, self._key, stack=stack.default(self._control))
+        where = stack.default(self._control)
+        self._server = await aio.start_server(accept, self._key, stack=where, config=CONFIG)
 
     async def dial(self, peer: Peer, congestion: str = "") -> Wire:
         """See Carrier."""
         reader, writer = await aio.open_connection(
             DAG.parse(peer.address),
             stack=stack.default(self._control),
-            config=StreamConfig(congestion=congestion) if congestion else None,
+            config=replace(CONFIG, congestion=congestion) if congestion else CONFIG,
         )
         return XiaWire(reader, writer)
 
