@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.migration.samples import CAPABILITIES, DISK, HID, JOB, REQUEST, SIDS
 from xiatb.errors import InvalidFileError, XiatbError
-from xiatb.migration import config, hosting, storage
+from xiatb.migration import actions, config, hosting, storage
+from xiatb.migration.destination import DestinationMachine
+from xiatb.migration.destjob import DestinationJob
 from xiatb.migration.driver import HostFacts
 from xiatb.migration.facts import facts_of, identity_of, request_for
 from xiatb.migration.journal import DESTINATION, Entry, Journal, remove_files
@@ -149,6 +152,29 @@ def test_journal_keeps_what_a_crash_left(tmp_path: Path) -> None:
     (tmp_path / "migrations" / "job-x.json").write_text("[")
     assert journal.left() == []
     assert (tmp_path / "migrations" / "job-x.damaged").exists()
+
+
+@pytest.mark.parametrize(("peer", "left"), [("hv1", False), ("hv3", True)])
+def test_no_peer_takes_or_erases_the_job_of_another(tmp_path: Path, peer: str, left: bool) -> None:
+    async def state(guest: str) -> str:
+        return "absent"
+
+    station: Any = SimpleNamespace(
+        journal=Journal(tmp_path), driver=SimpleNamespace(state=state), node=None, busy=set(),
+        config=config.DaemonConfig("lab", "hv2", tmp_path, tmp_path, tmp_path / "s"),
+        permit=lambda *request: None,
+    )  # fmt: skip
+    kept = Entry(JOB, DESTINATION, "prepared", "hv1", REQUEST, ("/d",))
+    station.journal.write(kept)
+    consult: Any = None
+    job = DestinationJob(DestinationMachine(), None, station, CAPABILITIES, consult, peer)
+    job.machine.peer = CAPABILITIES
+    with pytest.raises(hosting.RefusedError, match=f"has a job {JOB} already"):
+        asyncio.run(job._make_room(REQUEST))
+    assert station.journal.find(JOB, DESTINATION) == kept and not station.busy
+    job.machine.job = JOB
+    job.perform(actions.Forget())
+    assert (station.journal.find(JOB, DESTINATION) == kept) is left
 
 
 def test_config_there_and_back(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class DestinationJob(JobShell):
         elif isinstance(action, a.Examine):
             self.spawn(self._examine(action.request))
         elif isinstance(action, a.Forget):
-            self._station.journal.close(self.job, j.DESTINATION)
+            self._forget()
         elif request is None:
             return
         elif isinstance(action, a.Record):
@@ -198,6 +198,12 @@ class DestinationJob(JobShell):
             j.Entry(request.job, j.DESTINATION, state, self.peer, request, disks, sockets)
         )
 
+    def _forget(self) -> None:
+        """Close the journal's entry, if it is of this peer: none makes this host forget another's job."""
+        entry = self._station.journal.find(self.job, j.DESTINATION)
+        if entry is not None and entry.peer == self.peer:
+            self._station.journal.close(self.job, j.DESTINATION)
+
     async def _consult(self, action: a.Consult) -> None:
         told = await self._consult_service(self, action)
         if told is not None:
@@ -250,6 +256,8 @@ class DestinationJob(JobShell):
         station = self._station
         state = await self._driver.state(request.guest)
         station.permit(request, self.peer, station.config.host)
+        if station.journal.find(request.job, j.DESTINATION) is not None:
+            raise RefusedError("busy", f"{self._own.host} has a job {request.job} already")
         config = station.config
         admit(request, peer, self._own, station.facts, state, config.disks, config.shared)
         self._station.busy.add(request.guest)
