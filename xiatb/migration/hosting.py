@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.migration.driver import HostFacts
@@ -127,8 +128,8 @@ async def create_disk(disk: Disk) -> None:
         )
 
 
-async def inspect_disk(target: str, path: str, form: str) -> Disk:
-    """Virtual and allocated size of a disk that a running guest uses; raises XiatbError."""
+async def image_info(path: str) -> dict[str, Any]:
+    """What `qemu-img info --output=json` says of an image that a guest may be using; raises XiatbError."""
     process = await asyncio.create_subprocess_exec(
         "qemu-img", "info", "--force-share", "--output=json", path,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -136,7 +137,13 @@ async def inspect_disk(target: str, path: str, form: str) -> Disk:
     output, complaint = await process.communicate()
     if process.returncode != 0:
         raise XiatbError(f"qemu-img info {path}: {complaint.decode(errors='replace').strip()}")
-    info = json.loads(output)
+    info: dict[str, Any] = json.loads(output)
+    return info
+
+
+async def inspect_disk(target: str, path: str, form: str) -> Disk:
+    """Virtual and allocated size of a disk that a running guest uses; raises XiatbError."""
+    info = await image_info(path)
     return Disk(target=target, path=path, size=int(info["virtual-size"]), format=form,
                 allocated=int(info.get("actual-size", 0)))  # fmt: skip
 

@@ -11,14 +11,13 @@ import asyncio
 import errno
 import functools
 import hashlib
-import json
 import stat
 from dataclasses import replace
 from pathlib import Path
 
 from xiatb.errors import UsageError, XiatbError
 from xiatb.migration.config import DaemonConfig
-from xiatb.migration.hosting import RefusedError
+from xiatb.migration.hosting import RefusedError, image_info
 from xiatb.migration.messages import Disk, Request
 
 
@@ -57,14 +56,7 @@ async def described(disks: tuple[Disk, ...], *, copied: bool, backing: bool) -> 
 
 
 async def _above_backing(disk: Disk) -> Disk:
-    process = await asyncio.create_subprocess_exec(
-        "qemu-img", "info", "--force-share", "--output=json", disk.path,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    output, complaint = await process.communicate()
-    if process.returncode != 0:
-        raise XiatbError(f"qemu-img info {disk.path}: {complaint.decode(errors='replace').strip()}")
-    told = json.loads(output)
+    told = await image_info(disk.path)
     path, kind = str(told.get("full-backing-filename", "")), str(told.get("backing-filename-format", ""))
     if not path or kind not in ("qcow2", "raw"):
         raise UsageError(
