@@ -125,6 +125,12 @@ class SimDriver:
         if self._host.copy is not None and self._host.copy.state == "paused":
             await resume(self._host.copy, virt)
 
+    async def pause(self, name: str) -> None:
+        virt = self._virt()
+        if self._host.copy is not None and self._host.copy.state == "running":
+            self._host.copy.state = "paused"
+            virt.tell("STOP")
+
     async def destroy(self, name: str) -> None:
         self._virt()
         if self._host.copy is not None:

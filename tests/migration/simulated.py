@@ -337,6 +337,10 @@ class SimDriver:
         if guest := self._host.guests.get(name):
             guest.wants = True
 
+    async def pause(self, name: str) -> None:
+        if guest := self._host.guests.get(name):
+            guest.wants = False
+
     async def destroy(self, name: str) -> None:
         if guest := self._host.guests.get(name):
             guest.end()

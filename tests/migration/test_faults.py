@@ -15,14 +15,23 @@ from pathlib import Path
 import pytest
 
 from tests.migration.simfaults import Ended, play
-from xiatb.experiments.faults.table import FAULTS, HERE, LOST, PAUSED, PHASES, TABLE, THERE, cells, page
+from xiatb.experiments.faults.table import (
+    BEFORE,
+    FAULTS,
+    HERE,
+    LOST,
+    PAUSED,
+    PHASES,
+    TABLE,
+    THERE,
+    cells,
+    page,
+)
 from xiatb.migration.advice import NEXT, advice
 from xiatb.migration.messages import ABORT_CODES, REJECT_CODES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 POINTS = {"handover": "started"}
-BEFORE = {("wrong-image", "storage")}
-"""Struck before the migration: an image is looked at once, at admission."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,6 +49,14 @@ def test_cell(fault: str, phase: str, tmp_path: Path, monkeypatch: pytest.Monkey
         tmp_path, monkeypatch, fault, POINTS.get(phase, phase), (fault, phase) in BEFORE, **options
     )
     check(ended, fault, phase)
+
+
+def test_a_cut_before_the_commit_keeps_the_old_disk_until_the_path_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = play(tmp_path, monkeypatch, "cut", "answered")
+    check(ended, "cut", "handover")
+    assert ended.message.startswith("the guest has moved, but the destination does not confirm it")
 
 
 def check(ended: Ended, fault: str, phase: str) -> None:

@@ -95,6 +95,9 @@ class Aftermath:
     def nowhere(self, died_on: str) -> list[str]:
         """The guest runs nowhere, and its disk is on `died_on` alone."""
         problems = [f"a QEMU process is left on {view.name}" for view in self._views if view.qemus()]
+        for view in self._views:
+            if view.name != died_on and self.state(view) != "absent":
+                problems.append(f"libvirtd of {view.name} says {self.state(view)}")
         with_disk = [view.name for view in self._views if view.disk(self._guest).exists()]
         return problems if with_disk == [died_on] else [*problems, f"its disk is on {with_disk}"]
 
