@@ -20,7 +20,9 @@ from xiatb.lab.state import read_plan, read_state
 @click.argument("node")
 @output_option
 def command(lab: str | None, node: str, output: str) -> None:
-    """Show NODE's address, ports with counters, bound SIDs, routes and neighbours.
+    """Show NODE's address, what forwards, ports with counters, routes and bound SIDs.
+
+    With -o json its statistics and neighbours, too.
 
     Example: xiatb inspect r1
     """
