@@ -10,8 +10,9 @@ from xiatb.errors import TransportError
 from xiatb.transport import errors
 from xiatb.transport.config import StreamConfig
 from xiatb.transport.events import EventKind
-from xiatb.transport.stream import State
+from xiatb.transport.stream import State, Stream
 from xiatb.wire import xcmp, xip, xstream
+from xiatb.wire.xid import XidType
 
 
 def kinds(stream: object) -> list[EventKind]:
@@ -69,6 +70,44 @@ def test_unreachable_about_another_sequence_is_not_believed() -> None:
     forged = syn[: off + 4] + b"\0\0\0\0" + syn[off + 8 :]
     a.receive(xip.build(xip.NXT_XCMP, a.local, b.local, xcmp.unreachable(xcmp.CODE_NET, forged)), sim.now)
     assert stream.error is None
+
+
+def told_of_fin(code: int, at: XidType, *, with_data: bool = False) -> Stream:
+    """A stream whose peer has closed and is gone, after an XCMP error about its FIN from the node `at`."""
+    sim, a, b = pair()
+    stream, peer = connected(sim, a, b)
+    peer.shutdown()
+    assert sim.run(5.0, lambda: stream.state is State.CLOSE_WAIT)
+    del sim.endpoints[b.sid.key]
+    stream.write(b"x" if with_data else b"")
+    stream.shutdown()
+    out = [header + bytes(payload) for header, payload in a.transmit(sim.now)]
+    fin = next(one for one in out if one[xip.parse(one).payload_off + 1] & xstream.FIN)
+    visited = next(i for i, node in enumerate(xip.parse(fin).dst().nodes) if node.type == at)
+    about = fin[:7] + bytes([visited]) + fin[8:]
+    a.receive(xip.build(xip.NXT_XCMP, a.local, b.local, xcmp.unreachable(code, about)), sim.now)
+    return stream
+
+
+def test_a_peer_that_ended_before_it_answered_our_fin_is_not_waited_for() -> None:
+    stream = told_of_fin(xcmp.CODE_INTENT, XidType.HID)
+    assert stream.state is State.CLOSED
+    assert stream.error is None
+
+
+@pytest.mark.parametrize(
+    ("code", "at", "with_data"),
+    [
+        (xcmp.CODE_HOST, XidType.AD, False),
+        (xcmp.CODE_INTENT, XidType.AD, False),
+        (xcmp.CODE_HOST, XidType.HID, False),
+        (xcmp.CODE_INTENT, XidType.HID, True),
+    ],
+)
+def test_only_its_own_host_tells_that_and_only_when_nothing_else_is_outstanding(
+    code: int, at: XidType, with_data: bool
+) -> None:
+    assert told_of_fin(code, at, with_data=with_data).state is State.LAST_ACK
 
 
 def test_lost_handshake_segments_are_repeated() -> None:

@@ -265,7 +265,7 @@ class Endpoint:
         if message.mtu is not None:
             stream.too_big(message.mtu, seq, now)
         elif message.type == xcmp.UNREACHABLE:
-            stream.unreachable(seq)
+            stream.unreachable(seq, message.intent_is_gone())
         self._ready[stream] = self._touched[stream] = None
 
     # Datagrams

@@ -256,14 +256,24 @@ class Stream(InputSide):
         if self._board.refused(position, position + max(size, 1)):
             self._recovery.refused_locally(now, self._snd_next)
 
-    def unreachable(self, seq: int) -> None:
-        """The network reports that the segment with wire sequence `seq` could not be delivered.
+    def unreachable(self, seq: int, gone: bool = False) -> None:
+        """The network reports that the segment with wire sequence `seq` could not be delivered; `gone`: the
+        peer's own host reports that nobody has its SID any more.
 
-        Fatal only to a connect (xia-core runs into its limit there); a connection lives on.
+        Fatal only to a connect (xia-core runs into its limit there); a connection lives on. But when only the
+        answer to our FIN is missing, and the peer has ended before it gave one, nothing is left to wait for.
         """
         self.counters["unreachable"] += 1
         if self.state is State.SYN_SENT and seq == self.iss:
             self._finish(UnreachableError(f"{self.remote_sid} cannot be reached"))
+        elif gone and self._only_fin_outstanding and seq == (self.iss + self._fin_position) & MASK:
+            self._finish(None)
+
+    @property
+    def _only_fin_outstanding(self) -> bool:
+        """The peer has sent and got everything, but has not told that it has our FIN."""
+        closing = self.state in (State.LAST_ACK, State.CLOSING)
+        return closing and 0 <= self._fin_position <= self._board.una
 
     def stats(self) -> dict[str, Any]:
         """Counters and the state of the path; sizes in bytes, times in seconds."""

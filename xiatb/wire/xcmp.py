@@ -144,6 +144,15 @@ class Message:
             return None
         return int.from_bytes(self.rest, "big")
 
+    def intent_is_gone(self) -> bool:
+        """Whether the host itself tells that it does not have the intent: the quoted packet had got as far as
+        a HID, and its next edge leads to what is unreachable. WireError as `original`."""
+        if (self.type, self.code) != (UNREACHABLE, CODE_INTENT):
+            return False
+        header = self.original()
+        at = header.off + xip.FIXED_LEN + 28 * header.last
+        return header.last < header.dnode and int.from_bytes(header.buf[at : at + 4], "big") == XidType.HID
+
     def original(self) -> xip.Header:
         """Return the quoted XIP header (its `payload` is the quoted bytes). WireError if broken."""
         if not self.is_error:
