@@ -64,7 +64,16 @@ def test_a_guest_that_dirties_too_fast_is_dealt_with_by_the_mildest_means(
 
 def test_throttle_goes_in_steps_to_what_is_allowed() -> None:
     made = passes(Bounds(throttle=50), [100 * MB] + [50 * MB] * 14, dirty=9 * MB)
-    assert [one.value for one in made if one.kind == "throttle"] == [20, 35, 50]
+    steps = [(one.t, one.value) for one in made if one.kind == "throttle"]
+    assert [value for _, value in steps] == [20, 35, 50]
+
+
+def test_a_step_of_the_throttle_has_its_effect_in_the_next_pass_only() -> None:
+    controller = Controller(Bounds(throttle=50, deadline_s=2.0))
+    made = [controller.observe(Sample(3 + n / 2, 1, 100 * MB, 9 * MB, 10 * MB)) for n in range(6)]
+    assert [one.kind for some in made for one in some] == ["downtime", "throttle"]
+    later = controller.observe(Sample(7.0, 2, 50 * MB, 9 * MB, 10 * MB))
+    assert [(one.kind, one.value) for one in later] == [("throttle", 35)]
 
 
 def test_hybrid_switches_after_the_passes_asked_for() -> None:

@@ -65,6 +65,23 @@ def test_a_limit_that_should_do_and_does_not_is_raised_to_the_users() -> None:
     assert limits == [FIRST_LIMIT_MS, 90, 120], "one and a half round trips of 20 ms are kept"
 
 
+def test_a_goodput_of_an_instant_is_not_judged_by() -> None:
+    hypervisor = Recorder()
+    steering = Steering(Bounds(postcopy=True, deadline_s=5.0), hypervisor, "vm1",
+                        lambda: hypervisor.asked.append(("postcopy", 0)), lambda event: None)  # fmt: skip
+    steering.begin(90.0)  # the disk took eight seconds: the deadline is over
+
+    async def scenario() -> None:
+        for tenth in range(12):
+            if tenth == 8:
+                assert [kind for kind, _ in hypervisor.asked] == ["downtime"]
+            stats = {"memory_remaining": MIB, "memory_page_size": 4096}
+            await steering.observe(stats, 1, tenth * MIB, 0, 0.02, 98.0 + tenth / 10)
+
+    asyncio.run(scenario())
+    assert [kind for kind, _ in hypervisor.asked] == ["downtime", "postcopy"]
+
+
 def test_the_users_options_are_the_bounds() -> None:
     assert bounds_of(parse({})) == Bounds()
     wanted = {"mode": "hybrid", "after_passes": 3, "bandwidth": 5, "bandwidth_most": 9, "downtime": 80}

@@ -112,6 +112,7 @@ class Controller:
         self.decisions: list[Decision] = []
         self._trend = _Trend()
         self._changed = float("-inf")
+        self._throttled_in = 0  # the pass in which the throttle was set last
 
     def observe(self, sample: Sample) -> list[Decision]:
         """The decisions to carry out now, in order; they are kept in `decisions`, too."""
@@ -196,6 +197,9 @@ class Controller:
         if bounds.postcopy and not bounds.after_passes:
             return [self._switch(sample, why)]
         if self.throttle < bounds.throttle:
+            if sample.passes <= self._throttled_in:
+                return []  # QEMU throttles between two passes: the last step has not had its effect
+            self._throttled_in = sample.passes
             step = THROTTLE_STEP if self.throttle else THROTTLE_FIRST
             self.throttle = min(bounds.throttle, self.throttle + step)
             return [self._decide(sample, "throttle", self.throttle, why)]

@@ -16,6 +16,8 @@ from xiatb.migration.options import Options
 log = logging.getLogger("xiatb.migration")
 WINDOW: Final = 10
 """Samples that the goodput is measured over: a second."""
+WARM_S: Final = 0.8
+"""A goodput that was measured for less is not judged by: a transfer begins slowly."""
 MIB: Final = 1 << 20
 
 
@@ -78,7 +80,7 @@ class Steering:
             passes=max(passes, int(stats.get("memory_iteration", 0)), 1),
             remaining=int(stats.get("memory_remaining", 0)),
             dirty_rate=float(int(stats.get("memory_dirty_rate", 0)) * page),
-            goodput=(moved - before) / (now - then) if now > then else 0.0,
+            goodput=(moved - before) / (now - then) if now - then >= WARM_S else 0.0,
             round_trip=round_trip,
             backlog=backlog,
         )
