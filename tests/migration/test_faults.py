@@ -59,6 +59,14 @@ def test_a_cut_before_the_commit_keeps_the_old_disk_until_the_path_is_back(
     assert ended.message.startswith("the guest has moved, but the destination does not confirm it")
 
 
+def test_a_guest_that_dies_before_the_commit_is_lost_not_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = play(tmp_path, monkeypatch, "destination-qemu", "answered")
+    check(ended, "destination-qemu", "handover")
+    assert "died at the destination" in ended.message
+
+
 def check(ended: Ended, fault: str, phase: str) -> None:
     outcome = TABLE[fault][phase]
     assert ended.problems == [], ended

@@ -256,7 +256,10 @@ class DestinationMachine(Machine):
 
     def _commit(self, message: m.Commit, now: float) -> None:
         here = self.state in ("settled", "postcopy") and self.fate in ("", "here")
-        if here or self.state in (*_ARRIVING, "running"):
+        if self.state == "running" and self._gone:  # it has died since the source was told that it runs
+            self._settle("lost")
+            self._answer(now)
+        elif here or self.state in (*_ARRIVING, "running"):
             self._settle("here")
             self._enter("committed", now)
             self._send_unless_lost(m.Committed(job=message.job, t_commit=int(now * 1e9)))

@@ -215,7 +215,8 @@ class SourceCore(Machine):
 
     def _outcome(self, message: m.Outcome, now: float) -> None:
         """The destination's word."""
-        if self.state != "asking" or self._step != "answer":
+        unasked = self.state == "commit" and message.fate == "lost"
+        if not unasked and (self.state != "asking" or self._step != "answer"):
             self._give_up("protocol", "outcome out of turn", now)
         elif message.fate == "here":
             self._settled_there(message, now)
@@ -233,7 +234,8 @@ class SourceCore(Machine):
             if message.fate == "lost" and message.t_resume:  # its disk there is whole and newer
                 self._do(a.RemoveDisks())
             self._released()
-            self._finish(False, "guest-lost", f"the guest has died at the destination: {self._reason}")
+            when = self._reason or "it ended before it was confirmed"
+            self._finish(False, "guest-lost", f"the guest has died at the destination: {when}")
         else:
             self._give_up("protocol", f"outcome {message.fate} does not fit {self.record}", now)
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("cells", nargs="*", metavar="FAULT/PHASE", help="cells to go through, in this order")
     parser.add_argument("--lab", help="a lab that is up; else one is brought up for it")
     parser.add_argument("--name", default="faults", help="of the lab that is brought up (default: faults)")
+    parser.add_argument("--for", type=float, default=1e9, dest="seconds", metavar="SECONDS",
+                        help="begin no cell later than that; what is left is named")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="add a line for each cell to this file")
     parser.add_argument("--table", action="store_true", help="print the table of docs/reliability.md")
     options = parser.parse_args(argv)
@@ -64,15 +67,18 @@ def _go_through(options: argparse.Namespace) -> int:
     """All cells; how many were not as the table says. One that ruins the lab ends there, the next one begins
     in another lab, unless the lab was given."""
     bad, left = 0, list(options.cells)
-    while left:
+    end = time.monotonic() + options.seconds
+    while left and time.monotonic() < end:
         with lab(options.lab, options.name) as plan:
             runner = FaultRunner(plan, _mutter)
-            while left and not runner.ruined:
+            while left and not runner.ruined and time.monotonic() < end:
                 report = runner.run(*left.pop(0).split("/"))
                 bad += bool(report.problems)
                 _tell(report, options.json)
         if runner.ruined and options.lab:
             raise XiatbError(f"{options.lab} is of no more use", hint=f"xiatb down {options.lab}")
+    if left:
+        _mutter(f"not begun: {' '.join(left)}")
     return bad
 
 

@@ -102,6 +102,7 @@ class Strikes:
     def _later(self, seconds: float, act: Callable[[], Any]) -> Undo:
         """Do `act` after `seconds`; the undo waits for it."""
         timer = threading.Timer(seconds, act)
+        timer.daemon = True
         timer.start()
         return timer.join
 
