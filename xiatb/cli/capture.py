@@ -14,7 +14,7 @@ from xiatb.lab.state import read_plan, read_state
 from xiatb.lab.units import any_duration
 
 
-@click.command()
+@click.command(short_help="Capture frames of a node to a pcapng file.")
 @lab_option
 @click.argument("target", metavar="NODE[:PORT]")
 @click.option(

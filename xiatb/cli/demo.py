@@ -23,7 +23,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(short_help="Migrate a guest to another AD and back, verified.")
 @click.argument("file", type=click.Path(path_type=Path), default=_TOPOLOGY)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the run's directory is made.")  # fmt: skip

@@ -14,7 +14,7 @@ from xiatb.lab.load import load
 from xiatb.lab.paths import LabPaths, lab_names
 
 
-@click.command()
+@click.command(short_help="Take a lab down; remove exactly what it had made.")
 @click.argument("lab", required=False)
 @click.option("-l", "--lab", "option", metavar="NAME", help="The lab; not needed when only one is up.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Every lab on this machine.")

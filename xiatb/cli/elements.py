@@ -9,7 +9,7 @@ from xiatb.click import docs, registry
 from xiatb.errors import UsageError
 
 
-@click.command("elements")
+@click.command("elements", short_help="List the Click elements, or describe one.")
 @click.argument("name", required=False)
 @output_option
 def command(name: str | None, output: str) -> None:

@@ -15,7 +15,10 @@ from xiatb.lab.state import read_plan, read_state
 from xiatb.lab.units import any_duration
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    short_help="Run a command in a node or guest.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @lab_option
 @click.option("--timeout", metavar="DURATION", help="Kill it after this long (exit 124).")
 @click.argument("member", metavar="NODE")

@@ -11,7 +11,7 @@ from xiatb.errors import XiatbError
 from xiatb.guests import image, ready
 
 
-@click.group("image")
+@click.group("image", short_help="Build or show the guest image.")
 def command() -> None:
     """The guest image: a small Debian system with xiatb's node stack and agent.
 

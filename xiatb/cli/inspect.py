@@ -15,7 +15,7 @@ from xiatb.lab.paths import NETNS_ROOT
 from xiatb.lab.state import read_plan, read_state
 
 
-@click.command()
+@click.command(short_help="Show one node: address, ports, routes, SIDs.")
 @lab_option
 @click.argument("node")
 @output_option

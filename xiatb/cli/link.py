@@ -20,7 +20,7 @@ _LONGEST = 60.0
 """seconds; a line that ends lets go of what is on the way first"""
 
 
-@click.group()
+@click.group(short_help="Show and change links while the lab is up.")
 def command() -> None:
     """Show and change links while the lab is up: rate, delay, jitter, loss, cables.
 

@@ -10,7 +10,7 @@ from xiatb.lab.paths import LabPaths, lab_names
 from xiatb.lab.state import read_plan, read_state
 
 
-@click.command()
+@click.command(short_help="List the labs on this machine.")
 @output_option
 def command(output: str) -> None:
     """List the labs that are up (or were not taken down) on this machine.

@@ -12,7 +12,7 @@ from xiatb.lab.source import did_you_mean
 from xiatb.lab.state import read_plan
 
 
-@click.command()
+@click.command(short_help="Show the log of a node or of the supervisor.")
 @lab_option
 @click.argument("member", required=False, metavar="[NODE]")
 @click.option("-n", "--lines", type=click.IntRange(1), default=20, show_default=True)

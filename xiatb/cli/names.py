@@ -14,7 +14,7 @@ from xiatb.lab.services import directory
 from xiatb.lab.state import read_plan
 
 
-@click.command()
+@click.command(short_help="List names and rendezvous entries of the lab.")
 @lab_option
 @output_option
 def command(lab: str | None, output: str) -> None:

@@ -22,7 +22,7 @@ def _seconds(_context: click.Context, parameter: click.Parameter, value: str) ->
         raise click.BadParameter(str(error), param=parameter) from error
 
 
-@click.command()
+@click.command(short_help="Send XCMP echo requests from a node.")
 @lab_option
 @click.argument("node")
 @click.argument("target", metavar="DAG|NAME")

@@ -12,7 +12,7 @@ from xiatb.lab.linkparams import shown
 from xiatb.lab.plan import Impairment, Plan
 
 
-@click.command()
+@click.command(short_help="Print what `up` would make, and make nothing.")
 @topology_options
 @output_option
 def command(file: Path | None, lab: str | None, seed: int | None, output: str) -> None:

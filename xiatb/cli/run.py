@@ -19,7 +19,7 @@ from xiatb.lab.runner import HostRunner
 from xiatb.lab.topology import check_name
 
 
-@click.command()
+@click.command(short_help="Do a scenario in a lab of its own; check it.")
 @click.argument("file", metavar="SCENARIO", type=click.Path(path_type=Path))
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A variable; can be repeated.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Instead of the file's seed.")

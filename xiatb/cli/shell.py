@@ -12,7 +12,7 @@ from xiatb.lab.enter import run_inside
 from xiatb.lab.state import read_plan, read_state
 
 
-@click.command()
+@click.command(short_help="Open a shell in a node.")
 @lab_option
 @click.argument("node")
 def command(lab: str | None, node: str) -> None:

@@ -14,7 +14,7 @@ from xiatb.lab.paths import LabPaths
 from xiatb.lab.status import lab_status
 
 
-@click.command()
+@click.command(short_help="Show nodes, links and guests of a lab.")
 @click.argument("lab", required=False)
 @click.option("-l", "--lab", "option", metavar="NAME", envvar="XIATB_LAB", help="The same as LAB.")
 @output_option

@@ -15,7 +15,7 @@ from xiatb.cli.topology import data_plane_option, read_plan, topology_options
 from xiatb.lab.paths import LabPaths
 
 
-@click.command()
+@click.command(short_help="Bring up the lab of a topology file.")
 @topology_options
 @data_plane_option
 @click.option(

@@ -11,7 +11,7 @@ from xiatb.cli.topology import file_options, read_plan
 from xiatb.errors import InvalidFileError
 
 
-@click.command()
+@click.command(short_help="Report every error of a topology file.")
 @file_options
 @output_option
 def command(file: Path | None, output: str) -> None:

@@ -9,7 +9,7 @@ from xiatb.experiments.rundir import versions
 from xiatb.lab.runner import HostRunner
 
 
-@click.command()
+@click.command(short_help="Print versions of xiatb and what it stands on.")
 @output_option
 def command(output: str) -> None:
     """Print the versions of xiatb and of what it stands on, "absent" for what is not installed.

@@ -14,7 +14,7 @@ from xiatb.lab.state import read_plan
 from xiatb.lab.units import any_duration
 
 
-@click.command()
+@click.command(short_help="Wait until joined, converged, or guests are there.")
 @lab_option
 @click.option("--for", "condition", type=click.Choice(CONDITIONS), default="converged", show_default=True)
 @click.option("--timeout", default="30s", show_default=True, metavar="DURATION")
