@@ -11,7 +11,7 @@ from typing import Any
 from tests.migration import simtime
 from tests.migration.simdaemons import KERNEL, Scene, owned_task
 from tests.migration.simguest import GUEST
-from xiatb.migration.service import MigrationError
+from xiatb.migration.failure import MigrationError
 
 BACK_S = 1.0
 """What the lab's supervisor needs to start a dead daemon again."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from xiatb.errors import UsageError
 from xiatb.migration.controlsocket import DaemonSocket
+from xiatb.migration.failure import MigrationError
 from xiatb.migration.options import Options
-from xiatb.migration.service import MigrationError
 from xiatb.node.control import MAX_BACKLOG
 from xiatb.node.control_protocol import MAX_LINE, encode
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.migration.simulated import Guest, Host, Plan
+from xiatb.migration.failure import MigrationError
 from xiatb.migration.fence import Fence
 from xiatb.migration.hostpolicy import Policy, Rule
 from xiatb.migration.options import Options
-from xiatb.migration.service import MigrationError
 
 Scenario = Callable[[Host, Host, Plan], Awaitable[None]]
 

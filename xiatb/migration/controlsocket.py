@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
+from xiatb.migration.failure import MigrationError
 from xiatb.migration.options import Options, parse, parse_change
-from xiatb.migration.service import MigrationError, MigrationService
+from xiatb.migration.service import MigrationService
 from xiatb.node.control import ControlServer, Operation, Session
 from xiatb.node.control_protocol import ControlError, Json, field
 

@@ -67,6 +67,12 @@ class Journal:
         """The job is over; nobody will ask for it."""
         self._path(job, role).unlink(missing_ok=True)
 
+    def drop(self, entry: Entry, *, disks: bool) -> None:
+        """As `close`, for a job that was interrupted: its sockets go too, and its disks if `disks`."""
+        removed = remove_files(entry, disks=disks)
+        self.close(entry.job, entry.role)
+        log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
+
     def find(self, job: str, role: str) -> Entry | None:
         """The entry of a job, None when there is none."""
         path = self._path(job, role)

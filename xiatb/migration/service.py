@@ -27,6 +27,8 @@ from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.destjob import DestinationJob, known_fate
 from xiatb.migration.driver import Driver, GuestEvent, OnEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
+from xiatb.migration.failure import MigrationError
+from xiatb.migration.farewell import farewell
 from xiatb.migration.fence import Fence
 from xiatb.migration.handover import with_consent
 from xiatb.migration.handshake import Session
@@ -45,17 +47,6 @@ from xiatb.wire.xid import XidType
 log = logging.getLogger("xiatb.migration")
 MAX_STREAMS = 64
 """Streams of peers that may be in their first frame or running at once; more are dropped."""
-
-
-class MigrationError(XiatbError):
-    """A migration did not take place; `code` is the protocol's reason and the guest runs on where it was."""
-
-    def __init__(
-        self, code: str, message: str, *, hint: str = "", result: dict[str, Any] | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
-        self.result = result or {}
 
 
 class MigrationService:
@@ -101,9 +92,9 @@ class MigrationService:
                 state = "postcopy"
             if state == "transfer":  # libvirt has lost its connection with the daemon and lets the guest run
                 self._at.node.expect(entry.request.hid, entry.request.port)
-                removed = j.remove_files(entry, disks=False)
-                self._at.journal.close(entry.job, entry.role)
-                log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
+                self._at.journal.drop(entry, disks=False)
+                if peer := self.config.peers.get(entry.peer):
+                    self._background(farewell(self._path(peer, {}), entry, await self._at.capabilities()))
             else:
                 self._background(self._resume_source(entry, state))
             return
@@ -112,9 +103,7 @@ class MigrationService:
         if state == "postcopy":
             self._background(self._resume_destination(entry))
         elif state == "none":
-            removed = j.remove_files(entry, disks=True)
-            self._at.journal.close(entry.job, entry.role)
-            log.warning("job %s was interrupted; removed %s", entry.job, ", ".join(removed) or "nothing")
+            self._at.journal.drop(entry, disks=True)
         else:
             j.remove_files(entry, disks=False)
             self._at.journal.write(replace(entry, state=state))
