@@ -276,7 +276,8 @@ class Daemon:
         """Stop between two steps of the loop, then close every socket, as the kernel does."""
         self._graves.append((self, asyncio.all_tasks(self.loop)))
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(60)  # a step may be long beside other tests
+        assert not self.thread.is_alive()
         selector = self.loop._selector  # type: ignore[attr-defined]
         nothing = os.open("/dev/null", os.O_RDWR)
         registered = set(selector.get_map())
