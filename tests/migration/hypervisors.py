@@ -4,16 +4,21 @@ migration daemon beside it, and a guest that is one boot sector and counts on it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xiatb.guests.libvirtd import CAPABILITIES, CAPABILITY_DIR, capability_key
 from xiatb.identity.keys import KeyPair
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.wire.xid import XidType
@@ -37,6 +42,9 @@ QEMU_CONF = (
     'user = "root"\ngroup = "root"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = "none"\n'
     'namespaces = []\ncgroup_controllers = []\nseccomp_sandbox = 0\nstdio_handler = "file"\n'
 )
+DAEMON_S = 30.0
+SILENCE_S = 120.0
+"""Longest time without a word of a daemon: that of a phase that tells of no progress, and more."""
 PRIVATE = ("/run", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/etc/libvirt")
 XML = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory
 unit='MiB'>{mib}</memory><vcpu>1</vcpu> <os><type arch='x86_64'
@@ -47,7 +55,8 @@ path='/var/log/libvirt/serial' append='on'/></serial></devices></domain>"""  # n
 
 
 class Hypervisor:
-    """One host. `start` takes a few seconds: libvirtd probes QEMU."""
+    """One host. libvirtd starts with what it has found out about QEMU before, if scripts/setup has kept it:
+    finding it out takes 15 s."""
 
     def __init__(self, name: str, base: Path) -> None:
         self.name = name
@@ -86,6 +95,8 @@ class Hypervisor:
             "mkdir", "-p", "/run/libvirt", "/run/xtb", "/var/lib/libvirt/images", "/etc/libvirt/qemu/networks"
         )
         self.run("ip", "link", "set", "lo", "up")
+        if (known := CAPABILITIES / capability_key()).is_dir():
+            shutil.copytree(known, self.file(f"/{CAPABILITY_DIR}"))
         self.write("/etc/libvirt/libvirtd.conf", LIBVIRTD_CONF + f'host_uuid = "{uuid.uuid4()}"\n')
         self.write("/etc/libvirt/qemu.conf", QEMU_CONF)
         self.spawn("libvirtd", "/usr/sbin/libvirtd", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file",
@@ -93,13 +104,17 @@ class Hypervisor:
 
     def wait_libvirtd(self) -> None:
         _wait(
-            lambda: Path(f"/proc/{self.holder}/root/run/libvirt/libvirt-sock").exists(),
+            lambda: self.file("/run/libvirt/libvirt-sock").exists(),
             20,
             "libvirtd's socket",
         )
 
+    def file(self, path: str) -> Path:
+        """A file of this host, from outside."""
+        return Path(f"/proc/{self.holder}/root{path}")
+
     def write(self, path: str, text: str) -> None:
-        Path(f"/proc/{self.holder}/root{path}").write_text(text)
+        self.file(path).write_text(text)
 
     def spawn(
         self, what: str, *argv: str, env: dict[str, str] | None = None, fds: tuple[int, ...] = ()
@@ -139,12 +154,24 @@ class Hypervisor:
         self.daemon = self._processes[-1]
         os.close(writer)
         with os.fdopen(reader) as ready:
+            if not select.select([ready], [], [], DAEMON_S)[0]:
+                raise TimeoutError(f"{self.name}'s daemon is not ready: {self.log('migrated')}")
             line = json.loads(ready.readline() or '{"ready": false}')
         if not line["ready"]:
             raise RuntimeError(f"{line} {self.log('migrated')}")
 
     def restart_daemon(self) -> None:
         self.start_daemon(self._peers)
+
+    def kill_daemon(self) -> None:
+        """Ends it as a crash does, and waits until it is gone."""
+        self.daemon.kill()
+        self.daemon.wait(10)
+
+    def stop_daemon(self) -> None:
+        """Ends it in order."""
+        self.daemon.terminate()
+        self.daemon.wait(30)
 
     def log(self, what: str) -> str:
         return (self.base / f"{self.name}.{what}.log").read_text()
@@ -180,15 +207,25 @@ class Hypervisor:
         self.virsh("define", "/run/guest.xml")
 
     def forget(self, name: str) -> None:
-        """End and remove a guest and its disk, if they are here."""
+        """End and remove a guest and its disk, if they are here. QEMU is killed: libvirt would give it 2 s."""
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(self.file(f"/run/libvirt/qemu/{name}.pid").read_text()), signal.SIGKILL)
         self.virsh("destroy", name, check=False)
         self.virsh("undefine", name, check=False)
         self.run("rm", "-f", f"/var/lib/libvirt/images/{name}.qcow2", "/var/log/libvirt/serial")
         (self.base / f"{name}.raw").unlink(missing_ok=True)
 
+    def litter(self) -> list[str]:
+        """What of guests and migrations is left here: there must be nothing between two modules of tests."""
+        left = [f"guest {name}" for name in self.virsh("list", "--all", "--name").split()]
+        for place in ("/var/lib/libvirt/images", "/run/xtb"):
+            left += [f"{place}/{name}" for name in self.run("ls", place).split()]
+        left += [path.name for path in self.base.glob(f"{self.name}/migrations/*-source.json")]
+        return left if self.daemon.poll() is None else [*left, f"daemon ended with {self.daemon.returncode}"]
+
     def console(self) -> str:
         """All that the guest has written on its serial port here."""
-        path = Path(f"/proc/{self.holder}/root/var/log/libvirt/serial")
+        path = self.file("/var/log/libvirt/serial")
         return path.read_text() if path.exists() else ""
 
     def serial(self) -> list[int]:
@@ -204,7 +241,7 @@ class Hypervisor:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(10)
 
 
 def numbers(text: str) -> list[int]:
@@ -230,11 +267,11 @@ def wait_for(true: Any, seconds: float, what: str) -> None:
 
 
 async def ask(socket: Path, on_event: Any = None, **request: Any) -> dict[str, Any]:
-    """One request to a daemon; the final answer, events go to `on_event`."""
+    """One request to a daemon; the final answer, events go to `on_event`. TimeoutError after a silence."""
     reader, writer = await asyncio.open_unix_connection(str(socket))
     writer.write(json.dumps({"id": 1, **request}).encode() + b"\n")
     try:
-        while line := await reader.readline():
+        while line := await asyncio.wait_for(reader.readline(), SILENCE_S):
             message = json.loads(line)
             if "ok" in message:
                 answer: dict[str, Any] = message
@@ -246,9 +283,13 @@ async def ask(socket: Path, on_event: Any = None, **request: Any) -> dict[str, A
     raise ConnectionResetError("the daemon closed the connection")
 
 
-def pair(base: Path) -> tuple[Hypervisor, Hypervisor]:
-    """Two hosts, libvirtd and daemons ready."""
-    base.mkdir(parents=True, exist_ok=True)
+Hosts = tuple[Hypervisor, Hypervisor]
+
+
+@contextlib.contextmanager
+def pair(base: Path) -> Iterator[Hosts]:
+    """Two hosts, libvirtd and daemons ready, with their files below `base`; nothing of them is left."""
+    base.mkdir(parents=True)
     hosts = (Hypervisor("hv1", base), Hypervisor("hv2", base))
     try:
         for host in hosts:
@@ -257,13 +298,34 @@ def pair(base: Path) -> tuple[Hypervisor, Hypervisor]:
             host.wait_libvirtd()
         hosts[0].start_daemon([hosts[1]])
         hosts[1].start_daemon([hosts[0]])
-    except BaseException:
+        yield hosts
+    finally:
         for host in hosts:
             host.stop()
-        raise
-    return hosts
+        shutil.rmtree(base, ignore_errors=True)
 
 
-def remove(base: Path) -> None:
-    """Forget the files of a pair."""
-    shutil.rmtree(base, ignore_errors=True)
+def migrate(
+    source: Hypervisor, guest: str, to: Hypervisor | str, on_event: Any = None, **more: Any
+) -> dict[str, Any]:
+    """With storage, unless `more` says otherwise; the daemon's answer."""
+    name = to if isinstance(to, str) else to.name
+    request = {"op": "migrate", "guest": guest, "to": name, "storage": True, **more}
+    return asyncio.run(ask(source.socket, on_event, **request))
+
+
+def counts_on(host: Hypervisor) -> None:
+    """The guest makes progress here."""
+    before = len(host.serial())
+    wait_for(lambda: len(host.serial()) > before + 2, 20, f"the guest's progress on {host.name}")
+
+
+def bare(host: Hypervisor, guest: str) -> None:
+    """Nothing of the guest is left here."""
+    wait_for(
+        lambda: guest not in host.virsh("list", "--all", "--name").split(),
+        15,
+        f"{guest} gone from {host.name}",
+    )
+    wait_for(lambda: f"{guest}.qcow2" not in host.run("ls", "/var/lib/libvirt/images"), 15, "its disk gone")
+    wait_for(lambda: host.run("ls", "/run/xtb") == "", 5, "its sockets gone")

@@ -4,67 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.migration.hypervisors import Hypervisor, ask, numbers, pair, remove, wait_for
+from tests.migration.hypervisors import Hosts, Hypervisor, ask, bare, counts_on, migrate, numbers, wait_for
 
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-Hosts = tuple[Hypervisor, Hypervisor]
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[Hosts]:
-    base = Path("/tmp") / f"xm{os.getpid()}-{secrets.token_hex(3)}"  # short: UNIX socket paths
-    both = pair(base)
-    yield both
-    for host in both:
-        host.stop()
-    remove(base)
-
-
-@pytest.fixture
-def guest(hosts: Hosts) -> Iterator[str]:
-    """A fresh guest that counts, on the first host; both hosts are bare afterwards."""
-    name = f"g{secrets.token_hex(3)}"
-    one, two = hosts
-    one.start_guest(name)
-    wait_for(lambda: len(one.serial()) > 1, 30, "the guest's first lines")
-    yield name
-    for host in hosts:
-        host.forget(name)
-
-
-def migrate(
-    source: Hypervisor, guest: str, to: Hypervisor | str, on_event: Any = None, **more: Any
-) -> dict[str, Any]:
-    name = to if isinstance(to, str) else to.name
-    request = {"op": "migrate", "guest": guest, "to": name, "storage": True, **more}
-    return asyncio.run(ask(source.socket, on_event, **request))
-
-
-def counts_on(host: Hypervisor) -> None:
-    """The guest makes progress here."""
-    before = len(host.serial())
-    wait_for(lambda: len(host.serial()) > before + 2, 20, f"the guest's progress on {host.name}")
-
-
-def bare(host: Hypervisor, guest: str) -> None:
-    """Nothing of the guest is left here."""
-    wait_for(
-        lambda: guest not in host.virsh("list", "--all", "--name").split(),
-        15,
-        f"{guest} gone from {host.name}",
-    )
-    wait_for(lambda: f"{guest}.qcow2" not in host.run("ls", "/var/lib/libvirt/images"), 15, "its disk gone")
-    wait_for(lambda: host.run("ls", "/run/xtb") == "", 5, "its sockets gone")
-
 
 def test_there_and_back(hosts: Hosts, guest: str) -> None:
     one, two = hosts
@@ -190,8 +137,7 @@ def test_a_killed_daemon_leaves_the_guest_at_the_source(hosts: Hosts, guest: str
             ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True, bandwidth=2)
         )
         await asyncio.wait_for(reached.wait(), 60)
-        killed.daemon.send_signal(signal.SIGKILL)
-        killed.daemon.wait()
+        killed.kill_daemon()
         try:
             return await asyncio.wait_for(task, 60)
         except ConnectionError:
@@ -230,7 +176,7 @@ def test_a_daemon_killed_in_the_hand_over_leaves_one_running_copy(
             ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True)
         )
         await asyncio.wait_for(reached.wait(), 60)
-        killed.daemon.wait()
+        killed.daemon.wait(10)
         killed.restart_daemon()
         try:
             return await asyncio.wait_for(task, 60)

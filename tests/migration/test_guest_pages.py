@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.migration.hypervisors import BOOT
-from tests.migration.test_guest_migration import Hosts, bare, counts_on, guest, hosts, migrate
+from tests.migration.hypervisors import BOOT, Hosts, bare, counts_on, migrate
 
-__all__ = ["guest", "hosts"]
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 WHOLE, DAMAGED = BOOT[:24], b"\xfb" + BOOT[1:24]
 """The guest's own code as it lies in its memory, and with a bit changed."""
@@ -93,12 +91,10 @@ def tampered(hosts: Hosts) -> Iterator[Tamper]:
     path = one.base / "tamper"
     peer: Any = SimpleNamespace(name=two.name, sid=two.sid, carrier=path)
     with Tamper(path, two.carrier) as tamper:
-        one.daemon.terminate()
-        one.daemon.wait(30)
+        one.stop_daemon()
         one.start_daemon([peer])
         yield tamper
-        one.daemon.terminate()
-        one.daemon.wait(30)
+        one.stop_daemon()
         one.start_daemon([two])
 
 
