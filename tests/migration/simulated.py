@@ -283,8 +283,10 @@ class Daemon:
         registered = set(selector.get_map())
         for descriptor in registered:
             selector.unregister(descriptor)
-        # Those that wait for nothing at the moment: paused transports, and the local ends of relays.
-        idle = set(self.loop._transports) | self._local_ends()  # type: ignore[attr-defined]
+        # Those that wait for nothing at the moment: paused transports, and the local ends of relays; the
+        # number of a transport that was closed may be somebody else's by now.
+        transports = self.loop._transports.items()  # type: ignore[attr-defined]
+        idle = {fd for fd, one in transports if one._sock is not None} | self._local_ends()
         for descriptor in registered | idle:
             os.dup2(nothing, descriptor)  # closes the socket; nobody else gets its number
         os.close(nothing)
