@@ -88,9 +88,16 @@ def test_demo_sets_up_and_hands_its_arguments_on() -> None:
 
 def test_ci_calls_the_tests_which_set_up_first() -> None:
     assert "\nexec scripts/test " in (ROOT / ".ci" / "run").read_text()
-    lines = (ROOT / "scripts" / "test").read_text().splitlines()
-    assert lines.index("scripts/setup") < len(lines) - 1
-    assert lines[-1].endswith('-m pytest "$@"')
+    text = (ROOT / "scripts" / "test").read_text()
+    before, *runs = text.split("-m pytest ")
+    assert "\nscripts/setup\n" in before
+    assert [run.split(" --durations")[0] for run in runs] == [
+        '"$@"\nfi\ncode=0\n"$bin/python" ',
+        "-n 2 --dist loadfile -m 'not guest and not alone'",
+        "-m 'guest or alone'",
+    ], "every test is in one of both runs"
+    assert text.count("|| code=$?") == 2
+    assert text.endswith('exit "$code"\n')
 
 
 def test_vagrant_makes_a_debian_12_machine_that_is_set_up() -> None:

@@ -133,6 +133,7 @@ def test_the_cost_of_the_graph_is_measured(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.netns
+@pytest.mark.alone
 def test_a_quick_run_prints_and_leaves_nothing(tmp_path: Path) -> None:
     def ours() -> set[str]:
         return {path.name for path in NETNS_ROOT.glob("xtb*")}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.lines import next_line
 from xiatb.errors import UsageError
 from xiatb.experiments.baseline import BaselineRun
 from xiatb.experiments.probelog import ProbeLog
@@ -115,7 +116,7 @@ def test_the_client_over_ip_measures_and_tells_a_connection_that_stalls(tmp_path
         lines = child.stdout
 
         async def said() -> dict[str, Any]:
-            told: dict[str, Any] = json.loads(await asyncio.to_thread(lines.readline))
+            told: dict[str, Any] = json.loads(await asyncio.to_thread(next_line, lines))
             return told
 
         async def check() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fastpath.line import ETH_P_ALL, FAR, HERE, MTU, NOWHERE, SERVICE, Line, Wire, open_tap, packet
+from tests.lines import next_line
 from tests.node.namespaces import Namespaces, ip
 from xiatb.fastpath.engine import Fastpath
 from xiatb.fastpath.mirror import BROADCAST
@@ -156,7 +157,7 @@ def child(line: Line, object_path: Path) -> subprocess.Popen[str]:
         text=True,
         cwd=REPO,
     )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert next_line(process.stdout) == "ready"
     return process
 
 

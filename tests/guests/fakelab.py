@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.lines import next_line
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import GuestPlan, NodePlan, Plan, ServicePlan
 from xiatb.lab.process import ProcessId, identify, in_netns, netns_inode, stop_all
@@ -78,8 +79,7 @@ class FakeLab:
         (root / "var/lib/libvirt").symlink_to(images)
         argv = ["unshare", "--net", "--mount", "sh", "-c", SETUP, "sh", str(root), " ".join(taps), "1500"]
         shell = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        assert shell.stdout is not None
-        assert shell.stdout.readline() == b"ready\n"
+        assert next_line(shell.stdout) == "ready"
         return shell
 
     def node_pid(self, node: str) -> int:
@@ -128,7 +128,7 @@ class FakeLab:
         stop_all(in_netns(inodes), grace=0.0)
         for shell in self._shells.values():
             shell.kill()
-            shell.wait()
+            shell.wait(10)
             if shell.stdout is not None:
                 shell.stdout.close()
         shutil.rmtree(self.base, ignore_errors=True)

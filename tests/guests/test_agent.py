@@ -66,7 +66,8 @@ class Bridge:
 
     def close(self):
         self.closing = True
-        self._thread.join()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
         self._listener.close()
 
 
@@ -87,7 +88,7 @@ def agent(tmp_path):
     bridge = Bridge(tmp_path / "agent.sock", master)
     yield AgentClient(fixed(bridge.path)), bridge, process
     process.kill()
-    process.wait()
+    process.wait(10)
     bridge.close()
     os.close(master)
     os.close(slave)

@@ -106,7 +106,8 @@ def test_the_guest_changes_its_address_as_dhcp_would() -> None:
         ip = IpNet("eth0", GATEWAY)
         thread = threading.Thread(target=change, args=(ip, "10.1.1.1", "10.1.1.1", "10.2.1.1"))
         thread.start()
-        thread.join()
+        thread.join(10)
+        assert not thread.is_alive(), "the kernel did not answer"
         assert not failed, failed
         addresses = shown("addr", "show", "dev", "eth0")
         assert '"local": "10.2.1.1", "prefixlen": 32' in addresses and "10.1.1.1" not in addresses

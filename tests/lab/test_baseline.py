@@ -128,6 +128,7 @@ def test_hosts_do_not_forward() -> None:
 
 @needs_root
 @pytest.mark.netns
+@pytest.mark.alone
 def test_kernels_reach_each_other_over_the_same_links(tmp_path: Path) -> None:
     """Datagrams need the link's delay there and back, TCP connects, and XIA works beside them."""
     with running(tmp_path, LAB) as (lab, _state):

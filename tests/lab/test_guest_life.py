@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.labs import TestLab, cli, leftovers, needs_root, running
+from tests.lines import until_line
 from xiatb.lab import process
 
 pytestmark = [pytest.mark.guest, needs_root]
@@ -42,10 +43,7 @@ def test_down_after_supervisor_and_libvirtd_were_killed(tmp_path: Path) -> None:
 def test_an_up_interrupted_while_the_guest_boots_leaves_nothing(tmp_path: Path) -> None:
     lab = TestLab(tmp_path, ONE_GUEST)
     child = subprocess.Popen(cli("up", str(lab.file), "-n", lab.name), stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.rstrip().endswith("] guests"):
-            break
+    until_line(child.stderr, "] guests")
     lab_id = lab.lab_id()
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)

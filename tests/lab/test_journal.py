@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lines import next_line
 from xiatb.errors import LabStateError
 from xiatb.lab import process
 from xiatb.lab.journal import Journal, processes, read_journal
@@ -90,7 +91,7 @@ def test_processes_are_stopped_by_identity_or_mark_never_by_number(paths: LabPat
     finally:
         for child in (known, unknown, bystander):
             child.kill()
-            child.wait()
+            child.wait(10)
 
 
 def test_after_a_reboot_only_files_are_removed(paths: LabPaths) -> None:
@@ -107,14 +108,13 @@ def test_after_a_reboot_only_files_are_removed(paths: LabPaths) -> None:
         assert not paths.root.exists()
     finally:
         child.kill()
-        child.wait()
+        child.wait(10)
 
 
 def test_a_process_that_ignores_term_is_killed() -> None:
     argv = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]
     child = subprocess.Popen(argv, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    child.stdout.readline()
+    assert next_line(child.stdout) == "ready"
     found = identify(child.pid)
     assert found is not None
     assert process.stop_all([found], grace=0.2) == []

@@ -14,7 +14,7 @@ from xiatb.lab.client import LabClient, ask_node
 from xiatb.lab.plan import Plan
 from xiatb.lab.state import read_plan
 
-pytestmark = [pytest.mark.netns, needs_root]
+pytestmark = [pytest.mark.netns, needs_root, pytest.mark.alone]
 
 TRIANGLE = """
 name: x

@@ -64,6 +64,7 @@ def test_the_log_tells_how_a_node_ended(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, lab.paths.supervisor_log.read_text()
 
 
+@pytest.mark.alone
 def test_a_lab_of_thirty_two_nodes_comes_up_and_idles(tmp_path: Path) -> None:
     lab = TestLab(tmp_path, grid(4))
     try:

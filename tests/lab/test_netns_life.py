@@ -27,6 +27,7 @@ def root_links() -> list[str]:
     return [link["ifname"] for link in json.loads(shown.stdout)]
 
 
+@pytest.mark.alone
 def test_up_and_down_leave_the_host_as_it_was(tmp_path: Path) -> None:
     links = root_links()
     with running(tmp_path) as (lab, state):
@@ -122,7 +123,7 @@ def test_an_up_whose_terminal_is_killed_rolls_back(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
     lab_id = lab.lab_id()
     os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    child.wait(10)
     while lab.paths.root.exists() and time.monotonic() < deadline:
         pass
     assert leftovers(lab.name, lab_id) == []

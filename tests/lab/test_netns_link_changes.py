@@ -22,7 +22,7 @@ from xiatb.lab.client import LabClient
 from xiatb.lab.state import read_state
 from xiatb.node.control_protocol import ControlError
 
-pytestmark = [pytest.mark.netns, needs_root]
+pytestmark = [pytest.mark.netns, needs_root, pytest.mark.alone]
 
 PLAIN = """
 name: x

@@ -18,7 +18,7 @@ from xiatb.lab.namespaces import inside
 from xiatb.lab.paths import NETNS_ROOT
 from xiatb.lab.state import LabState
 
-pytestmark = [pytest.mark.netns, needs_root]
+pytestmark = [pytest.mark.netns, needs_root, pytest.mark.alone]
 
 _ETHERTYPE = 0x88B5  # for local experiments (IEEE 802)
 IMPAIRED = """

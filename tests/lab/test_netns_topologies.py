@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.labs import TestLab, leftovers, needs_root, running
+from tests.lines import next_line
 from xiatb.lab.state import LabState
 
 pytestmark = [pytest.mark.netns, needs_root]
@@ -100,8 +101,7 @@ def test_capture_writes_what_a_ping_sends(minimal: TestLab, tmp_path: Path) -> N
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert capture.stderr is not None
-    assert "capturing at r1:eth0" in capture.stderr.readline()
+    assert "capturing at r1:eth0" in next_line(capture.stderr)
     assert minimal.cli("ping", "-l", minimal.name, "h1", "h2", "-c", "4", "-i", "50ms").returncode == 0
     out, _ = capture.communicate(timeout=30)
     assert capture.returncode == 0

@@ -207,7 +207,7 @@ class Hypervisor:
         self.virsh("define", "/run/guest.xml")
 
     def forget(self, name: str) -> None:
-        """End and remove a guest and its disk, if they are here. QEMU is killed: libvirt would give it 2 s."""
+        """End and remove a guest and its disk, if they are here. QEMU is killed: libvirt would wait 2 s."""
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(self.file(f"/run/libvirt/qemu/{name}.pid").read_text()), signal.SIGKILL)
         self.virsh("destroy", name, check=False)

@@ -96,7 +96,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     (tmp_path / "g.pid").write_text(f"{child.pid}\n")
     yield child
     child.kill()
-    child.wait()
+    child.wait(10)
 
 
 def state(pid: int) -> str:

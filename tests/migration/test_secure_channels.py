@@ -38,7 +38,7 @@ async def linked(path: Path) -> tuple[Tap, AsyncioWire]:
 
     server = await asyncio.start_unix_server(accept, str(path))
     one = Tap(AsyncioWire(*await asyncio.open_unix_connection(str(path))))
-    other = await accepted.get()
+    other = await asyncio.wait_for(accepted.get(), 5)
     server.close()
     return one, other
 

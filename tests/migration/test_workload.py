@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.lines import next_line
 from xiatb.migration import workload
 from xiatb.migration.predictor import PAGE
 from xiatb.migration.workload import GuestMemory, SamplingError
@@ -74,8 +75,8 @@ def test_memory_of_a_process_is_found_and_read() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
-        assert child.stdout is not None and child.stdin is not None
-        child.stdout.readline()
+        assert child.stdin is not None
+        assert next_line(child.stdout) == ""
         with GuestMemory(child.pid, size) as memory:
             assert memory.page(5 * PAGE).startswith(b"hello")
             assert not any(memory.page(6 * PAGE))

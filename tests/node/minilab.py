@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from xiatb.wire.xid import XID, XidType
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_TIMEOUT = 30.0
+TOLD_TIMEOUT = 90.0
+"""Longest work of an application between two lines: 100 MB over a bad link."""
 
 
 def key_of(name: str) -> KeyPair:
@@ -43,7 +47,10 @@ class Client:
         return self._id
 
     def read(self) -> dict[str, Any]:
-        line = self.file.readline()
+        try:
+            line = self.file.readline()
+        except TimeoutError as error:
+            raise AssertionError(f"the node said nothing for {READY_TIMEOUT:g} s: {self.events}") from error
         if not line:
             raise ConnectionResetError("control socket closed")
         message: dict[str, Any] = json.loads(line)
@@ -73,16 +80,25 @@ class Client:
             if message["event"] == name:
                 self.events.remove(message)
                 return message
-        while True:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while time.monotonic() < deadline:
             message = self.read()
             if message.get("event") == name:
                 return message
             if "event" in message:
                 self.events.append(message)
+        raise AssertionError(f"no event {name!r} in {READY_TIMEOUT:g} s, but {self.events}")
 
     def close(self) -> None:
         self.file.close()
         self.socket.close()
+
+
+class App(subprocess.Popen[bytes]):
+    """A process whose lines `told` reads."""
+
+    read = b""
+    """What it has told beyond the last line that was read."""
 
 
 class MiniLab:
@@ -91,8 +107,8 @@ class MiniLab:
     def __init__(self, namespaces: Namespaces, tmp: Path) -> None:
         self.net = namespaces
         self.tmp = tmp
-        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self.apps: list[subprocess.Popen[bytes]] = []
+        self.nodes: dict[str, App] = {}
+        self.apps: list[App] = []
         self.ports: dict[str, list[PortConfig]] = {}
         self.kinds: dict[str, tuple[str, str]] = {}
         self.clients: list[Client] = []
@@ -150,6 +166,7 @@ class MiniLab:
         )
         os.close(write)
         with os.fdopen(read) as ready:
+            assert select.select([ready], [], [], READY_TIMEOUT)[0], f"{name} is not ready: {self.log(name)}"
             message = json.loads(ready.readline() or "{}")
         assert message.get("ready"), (message, self.log(name))
         return self.client(name)
@@ -172,14 +189,14 @@ class MiniLab:
 
     def _spawn(
         self, name: str, arguments: list[str], environment: dict[str, str], *fds: int, **keywords: Any
-    ) -> subprocess.Popen[bytes]:
+    ) -> App:
         with self.net.entered(name):
-            return subprocess.Popen(
+            return App(
                 [sys.executable, *arguments], env={**os.environ, **environment}, pass_fds=fds, cwd=ROOT,
                 start_new_session=True, **keywords,
             )  # fmt: skip
 
-    def app(self, name: str, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def app(self, name: str, module: str, *arguments: str) -> App:
         """Runs `python -m module arguments` on a node, with pipes."""
         environment = {"XIA_CONTROL": str(self.state(name) / "control.sock")}
         app = self._spawn(
@@ -208,7 +225,16 @@ class MiniLab:
                 sys.stderr.write(f"--- {name}\n{self.log(name)}")
 
 
-def told(app: subprocess.Popen[bytes]) -> Any:
-    """The next line that an application told."""
+def told(app: App, seconds: float = TOLD_TIMEOUT) -> Any:
+    """The next line that an application told, {} when it has ended without one."""
     assert app.stdout is not None
-    return json.loads(app.stdout.readline() or "{}")
+    deadline = time.monotonic() + seconds
+    while b"\n" not in app.read:
+        if not select.select([app.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise AssertionError(f"{app.args!r} told nothing for {seconds:g} s")
+        piece = os.read(app.stdout.fileno(), 1 << 16)
+        if not piece:
+            break
+        app.read += piece
+    line, _, app.read = app.read.partition(b"\n")
+    return json.loads(line or "{}")

@@ -110,8 +110,9 @@ def test_flood_of_slow_requests_is_bounded(tmp_path: Path) -> None:
             answer = json.loads(await asyncio.wait_for(reader.readline(), 5))
             assert answer["error"]["code"] == "EAGAIN"
             writer.close()
-            while not gone:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                while not gone:
+                    await asyncio.sleep(0.01)
 
     asyncio.run(body())
 

@@ -11,7 +11,7 @@ from tests.node.minilab import MiniLab, told
 from tests.node.namespaces import needs_root
 from tests.node.test_ring_sockets import APPS
 
-pytestmark = [needs_root, pytest.mark.netns]
+pytestmark = [needs_root, pytest.mark.netns, pytest.mark.alone]
 
 
 def guest_lab(lab: MiniLab) -> None:

@@ -15,7 +15,7 @@ from xiatb.node.config import PortConfig
 from xiatb.wire.dagops import behind
 from xiatb.wire.xid import XID
 
-pytestmark = [needs_root, pytest.mark.netns]
+pytestmark = [needs_root, pytest.mark.netns, pytest.mark.alone]
 STOPPED = 0.15
 
 

@@ -51,6 +51,7 @@ def test_join_and_ping(lab: MiniLab) -> None:
     assert {row["xid"] for row in h1.ask("routes")["HID"]} >= {str(lab.hid("h1")), "-"}
 
 
+@pytest.mark.alone
 def test_link_down_and_up_joins_again(lab: MiniLab) -> None:
     host_router_host(lab)
     h1 = lab.joined("h1")
@@ -77,6 +78,7 @@ def test_killed_node_frees_its_socket(lab: MiniLab) -> None:
     assert not (lab.state("h1") / "control.sock").exists()
 
 
+@pytest.mark.alone
 def test_idle_node_uses_no_cpu(lab: MiniLab) -> None:
     host_router_host(lab)
     lab.joined("h1")

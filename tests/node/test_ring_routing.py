@@ -21,6 +21,7 @@ def answers(client: Client, dag: object, within: float = 5.0) -> bool:
     return False
 
 
+@pytest.mark.alone
 def test_two_ads_and_a_detour(lab: MiniLab) -> None:
     for name, ad in (("r1", "ad1"), ("r2", "ad1"), ("r3", "ad2"), ("r4", "ad2")):
         lab.node(name, "router", ad=ad)
