@@ -8,6 +8,7 @@ left; the user is told what the table says, and what to do.
 from __future__ import annotations
 
 import gc
+import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_a_cut_before_the_commit_keeps_the_old_disk_until_the_path_is_back(
     ended = play(tmp_path, monkeypatch, "cut", "answered")
     check(ended, "cut", "handover")
     assert ended.message.startswith("the guest has moved, but the destination does not confirm it")
+
+
+def test_a_source_that_was_started_again_says_that_the_guest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The destination settles the job then, not when the dead daemon's streams time out."""
+    with caplog.at_level(logging.INFO, "xiatb.migration"):
+        check(play(tmp_path, monkeypatch, "source-daemon", "first"), "source-daemon", "first")
+    assert "the guest stays, hv2 says: none" in caplog.text
 
 
 def test_a_guest_that_dies_before_the_commit_is_lost_not_moved(
