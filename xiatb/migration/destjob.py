@@ -222,6 +222,14 @@ class DestinationJob(JobShell):
             self._book.revoke()
         ok = self.outcome is not None and self.outcome.ok
         await self.relays.end(3.0 if ok else 0.0)
+        self._remove_sockets()
+
+    def _remove_sockets(self) -> None:
+        """Those that QEMU listened at; it removes them itself unless it is killed. A session that only asked
+        for a job, or examined a guest, has none."""
+        if self.machine.request is not None:
+            for path in (params.ram_socket, params.disk_socket):
+                path(self._runtime, self.job).unlink(missing_ok=True)
 
     def _joined(self, locator: str, t: int) -> None:
         self.machine.on_joined(locator, t, time.monotonic())
@@ -305,8 +313,7 @@ class DestinationJob(JobShell):
             self._node.expect(request.hid, request.port)
         elif not self.machine.t_resume:
             leftover = remove_disks(tuple(self._made))
-        for path in (params.ram_socket, params.disk_socket):
-            path(self._runtime, request.job).unlink(missing_ok=True)
+        self._remove_sockets()
         self.machine.on_cleaned(fate, leftover, time.monotonic())
         self.step()
 

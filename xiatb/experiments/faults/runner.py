@@ -33,6 +33,8 @@ BOOT_S = 180.0
 NEW_FILE = 1 << 20
 MIGRATE_S = 150.0
 """Longest silence of a migration; the daemon tells of its progress ten times a second."""
+MOST_S = 200.0
+"""Longest time after the blow, or after the beginning, until a migration has ended one way or the other."""
 _IN_THE_MIDDLE = {"postcopy": 6}
 """Events before the act: a post-copy can be taken up again once the destination has the device state."""
 PATIENCE_S = 30.0
@@ -120,6 +122,8 @@ class FaultRunner:
         seen = 0
         try:
             for event in self._events(report.destination, options):
+                if time.monotonic() - self._struck > MOST_S:
+                    raise XiatbError(f"the migration does not end: {event}")
                 if event["event"] == "result":
                     report.downtime_ms = event.get("downtime_ms")
                     report.message = str(event.get("note") or "")

@@ -59,7 +59,7 @@ class Strikes:
             "destination-daemon": lambda: self._kill(f"migrated {self._destination}"),
             "source-daemon": lambda: self._kill(f"migrated {self._source}"),
             "destination-qemu": self._kill_qemu,
-            "out-of-memory": self._exhaust,
+            "out-of-memory": lambda: self._exhaust(now=phase == "handover"),
             "destination-libvirtd": lambda: self._kill(f"libvirtd {self._destination}"),
             "cancel": self._cancel,
             "disk-full": lambda: self._fill(running=phase in ("storage", "first", "later")),
@@ -132,12 +132,15 @@ class Strikes:
         self._qemu().signal(signal.SIGKILL)
         return _nothing
 
-    def _exhaust(self) -> Undo:
-        """No page more for QEMU there: the kernel ends it at the next one that it asks for."""
+    def _exhaust(self, *, now: bool) -> Undo:
+        """No page more for QEMU there: the kernel ends it at the next one that it asks for; `now`: that is
+        waited for, so that it dies in this phase."""
         victim = self._qemu()
         group = MemoryGroup(f"xiatb-{self._plan.lab}-{victim.pid}")
         group.take(victim.pid)
-        return lambda: group.end(victim)
+        if now:
+            group.end(victim)
+        return _nothing if now else lambda: group.end(victim)
 
     def _replace_image(self) -> Undo:
         """At the destination another file lies under the name of the guest's kernel."""
