@@ -52,9 +52,21 @@ class MemoryGroup:
         while process.alive():
             time.sleep(0.05)
         killed = self.kills()
-        self._path.rmdir()
+        self._remove(deadline)
         if survived or not killed:
             raise XiatbError("the kernel did not end the process for want of memory")
+
+    def _remove(self, deadline: float) -> None:
+        """Once the kernel has let go of the dead process."""
+        while True:
+            try:
+                self._path.rmdir()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def kills(self) -> int:
         """How many processes the kernel has ended here for want of memory."""
