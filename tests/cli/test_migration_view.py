@@ -60,6 +60,8 @@ def test_pages_of_each_pass_and_the_verdict(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_prediction_stands_behind_what_was_measured() -> None:
     assert view.predicted({"predicted": {"total_s": 1.25}}, "total_s") == " (predicted 1250 ms)"
+    endless = {"predicted": {"total_s": 620.0, "downtime_s": 3.0, "converges": False}}
+    assert view.predicted(endless, "total_s") == " (predicted: it would not end by itself)"
     assert view.predicted({"predicted": None}, "total_s") == view.predicted({}, "total_s") == ""
 
 
@@ -80,7 +82,8 @@ def test_a_running_migration_is_told_with_its_limits(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     for word in (
         "vm1 is being moved from hv1 to hv2", "copying memory, ",
-        "pass 2, 3.0 MiB/s, 5.0 MiB of 64.0 MiB left", "the guest dirties 1.0 MiB/s", "limit 60 ms of 300 ms", "4 MiB/s, may rise to 8 MiB/s", "0 % of 50 %",
+        "pass 2, 3.0 MiB/s, 5.0 MiB of 64.0 MiB left", "the guest dirties 1.0 MiB/s", "limit 60 ms of 300 ms",
+        "4 MiB/s, may rise to 8 MiB/s", "0 % of 50 %",
         "user: no bandwidth cap: asked for",
     ):  # fmt: skip
         assert word in out, (word, out)

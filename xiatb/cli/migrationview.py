@@ -63,6 +63,8 @@ def disk(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def predicted(result: Mapping[str, Any], key: str) -> str:
     """What was predicted, to stand behind what was measured; "" when nothing was."""
     told = result.get("predicted")
+    if told and not told.get("converges", True):
+        return " (predicted: it would not end by itself)" if key == "total_s" else ""
     return f" (predicted {1000 * told[key]:.0f} ms)" if told else ""
 
 
@@ -130,7 +132,7 @@ def _plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("path", f"{plan['goodput'] * 8 / 1e6:.1f} Mbit/s (by {plan['rate_from']}), "
                  f"round trip {plan['round_trip_ms']:.1f} ms"),
         ("memory", f"{mib(workload['ram'])}, {mib(workload['nonzero'])} not zero, {written}"),
-        ("total time", f"about {predicted['total_s']:.1f} s, {predicted['storage_s']:.1f} s of it storage"),
+        ("total time", _total(predicted)),
         ("downtime", f"about {1000 * predicted['downtime_s']:.0f} ms"),
         ("bytes", f"{mib(predicted['memory_bytes'])} of memory in {predicted['passes']} passes"),
     ]  # fmt: skip
@@ -138,6 +140,12 @@ def _plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not predicted["converges"]:
         rows.append(("warning", "pre-copy would not end: allow more downtime, throttle or post-copy"))
     return rows
+
+
+def _total(predicted: Mapping[str, Any]) -> str:
+    if not predicted["converges"]:
+        return "it would not end by itself"
+    return f"about {predicted['total_s']:.1f} s, {predicted['storage_s']:.1f} s of it storage"
 
 
 def _policy(policy: Mapping[str, Any]) -> str:

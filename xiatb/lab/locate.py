@@ -43,16 +43,19 @@ def address_of(paths: LabPaths, plan: Plan, text: str) -> str:
 
 
 def guest_host(paths: LabPaths, plan: Plan, guest: str) -> str | None:
-    """The hypervisor at which a guest is attached now; None when it is nowhere."""
+    """The hypervisor at which a guest is attached now; None when it is nowhere. One that it has left keeps it
+    for some seconds, to send its packets on: the newest JOIN counts."""
     hid = plan.guest(guest).hid
+    found: dict[str, int] = {}
     for node in plan.kind("hypervisor"):
         try:
             hosts: list[dict[str, Any]] = ask_node(paths, node.name, "joined").get("hosts", [])
         except XiatbError:
             continue
-        if any(host.get("hid") == hid for host in hosts):
-            return node.name
-    return None
+        for host in hosts:
+            if host.get("hid") == hid:
+                found[node.name] = int(host.get("seq", 0))
+    return max(found, key=lambda name: found[name], default=None)
 
 
 def guest_address(paths: LabPaths, plan: Plan, guest: str) -> str:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 FIRST_LIMIT_MS: Final = 60
+NO_LIMIT_MS: Final = 2_000_000
+"""QEMU's highest downtime limit: the guest is stopped at its next look."""
 MARGIN: Final = 1.25
 """By how much a chosen limit exceeds what the hot set needs: rates are measured, not known."""
 SHRINKS: Final = 0.8
@@ -232,7 +234,7 @@ def words(entry: Mapping[str, Any]) -> str:
     """A decision (see Decision.as_dict) in words, for a log or a user."""
     value = int(entry["value"])
     act = {
-        "downtime": f"downtime limit {value} ms",
+        "downtime": f"downtime limit {value} ms" if value < NO_LIMIT_MS else "no downtime limit",
         "bandwidth": f"bandwidth cap {value / (1 << 20):.0f} MiB/s" if value else "no bandwidth cap",
         "throttle": f"the guest's processors throttled to {100 - value} %",
         "postcopy": "switch to post-copy",
