@@ -89,6 +89,17 @@ class Client:
                 self.events.append(message)
         raise AssertionError(f"no event {name!r} in {READY_TIMEOUT:g} s, but {self.events}")
 
+    def wait_traffic(self, device: str, frames: int = 100) -> None:
+        """Until so many more frames have left by this interface."""
+
+        def sent() -> int:
+            return next(int(port["tx"]) for port in self.ask("status")["ports"] if port["ifname"] == device)
+
+        wanted = sent() + frames
+        deadline = time.monotonic() + READY_TIMEOUT
+        while (now := sent()) < wanted:
+            assert time.monotonic() < deadline, f"{wanted - now} of {frames} frames have not left by {device}"
+
     def close(self) -> None:
         self.file.close()
         self.socket.close()

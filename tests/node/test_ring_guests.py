@@ -97,7 +97,7 @@ def test_guest_moves_to_another_hypervisor_with_its_sessions(lab: MiniLab) -> No
     for number, (old, new, port, ad) in enumerate(
         [("hv1", "hv2", "eth1", "ad2"), ("hv2", "hv1", "eth2", "ad1")] * 2, 1
     ):
-        time.sleep(0.8)
+        hypervisors[old].wait_traffic("eth2" if old == "hv1" else "eth1", 500)
         panel.stdin.write(b"%d\n" % (number % 2))
         panel.stdin.flush()
         hypervisors[new].ask("guest_expect", hid=hid, port=port)
