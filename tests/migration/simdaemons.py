@@ -115,6 +115,9 @@ class SimDriver:
         self._virt()
         return self._host.copy is not None and self._host.copy.postcopy != ""
 
+    async def ask_qemu(self, name: str, command: str, **arguments: Any) -> Any:
+        raise DriverError("the simulated QEMU has no such command")
+
     async def start_postcopy(self, name: str) -> None:
         self._virt().wants_postcopy.set()
 

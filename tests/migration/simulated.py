@@ -333,6 +333,9 @@ class SimDriver:
     async def job_stats(self, name: str) -> dict[str, Any]:
         return {}
 
+    async def ask_qemu(self, name: str, command: str, **arguments: Any) -> Any:
+        raise DriverError("the simulated QEMU has no such command")
+
     async def set_downtime_limit(self, name: str, milliseconds: int) -> None:
         """QEMU is not there to be told."""
 

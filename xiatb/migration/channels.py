@@ -16,6 +16,7 @@ from typing import Any
 from xiatb.errors import XiatbError
 from xiatb.migration import frames, tokens
 from xiatb.migration.messages import Channel
+from xiatb.migration.meter import FLOOR
 from xiatb.migration.relay import Gate, Observer, Relay, connect_unix, listen_unix
 from xiatb.migration.wirestream import Wire
 
@@ -101,6 +102,8 @@ class SourceChannels:
         self.relays = RelaySet() if relays is None else relays
         self.on_end: Callable[[str], None] | None = None
         """Called with the kind of every channel that has ended."""
+        self.floor = FLOOR
+        """Least bound on what waits in a channel, bytes."""
         self._job = job
         self._key = channel_key
         self._dial = dial
@@ -145,7 +148,9 @@ class SourceChannels:
             watch = self._observers.get(kind)
             outward, inward = watch() if watch else (None, None)
             name, gate = f"{kind}/{channel.index}", self._gates.get(kind)
-            task = self.relays.run(kind, Relay(name, local, wire, outward, gate, inward))
+            relay = Relay(name, local, wire, outward, gate, inward)
+            relay.up.floor = self.floor
+            task = self.relays.run(kind, relay)
             if self.on_end is not None:
                 task.add_done_callback(functools.partial(self._ended, kind))
 

@@ -120,6 +120,10 @@ class Driver:
         runs."""
         await self._thread(self._set_bandwidth, name, mib)
 
+    async def ask_qemu(self, name: str, command: str, **arguments: Any) -> Any:
+        """What QEMU's own protocol returns for this command; raises DriverError, also when it refuses."""
+        return await self._thread(self._ask_qemu, name, command, arguments)
+
     async def set_throttle(self, name: str, percent: int) -> None:
         """Let auto-converge (which must be on) throttle the guest's processors by `percent`, 1 to 99."""
         await self._thread(self._set_throttle, name, percent)
@@ -307,14 +311,16 @@ class Driver:
         """QEMU 7.2 (migration/ram.c, mig_throttle_guest_down) begins with `initial` and steps by `increment`
         up to the maximum at the end of every pass that dirtied more than the threshold: with all three at the
         wanted value the next such pass sets it."""
-        dom = self._lookup(name)
-        if dom is None:
-            return
         wanted = {"cpu-throttle-initial": percent, "cpu-throttle-increment": 99, "max-cpu-throttle": percent,
                   "throttle-trigger-threshold": 1}  # fmt: skip
-        answer = _qmp(dom, "migrate-set-parameters", **wanted)
+        self._ask_qemu(name, "migrate-set-parameters", wanted)
+
+    def _ask_qemu(self, name: str, command: str, arguments: dict[str, Any]) -> Any:
+        dom = self._lookup(name)
+        answer = _qmp(dom, command, **arguments) if dom is not None else {}
         if "error" in answer:
-            raise DriverError(f"migrate-set-parameters: {answer['error'].get('desc')}")
+            raise DriverError(f"{command}: {answer['error'].get('desc')}")
+        return answer.get("return")
 
     def _in_postcopy(self, name: str) -> bool:
         dom = self._lookup(name)

@@ -11,6 +11,9 @@ from collections import deque
 
 SLACK_S = 0.015
 FLOOR = 128 * 1024
+SWITCH_FLOOR = 384 * 1024
+"""The same while a post-copy begins: its first word is the device state in one piece (some 140 KB), which
+must not wait for an acknowledgement. QEMU itself sends little then."""
 CEILING = 8 * 1024 * 1024
 BULK = 1 << 20
 """Channels that carried less than this have no rate worth naming."""
@@ -24,6 +27,7 @@ class Meter:
     def __init__(self, now: float) -> None:
         self.total = 0
         self.peak_backlog = 0
+        self.floor = FLOOR
         self._began = now
         self._ended = now
         self._since = now
@@ -51,7 +55,7 @@ class Meter:
 
     def bound(self, round_trip: float) -> int:
         """Bytes that may wait between QEMU and the wire, with `round_trip` seconds of them on their way."""
-        return int(min(CEILING, max(FLOOR, self.rate * (round_trip + SLACK_S))))
+        return int(min(CEILING, max(self.floor, self.rate * (round_trip + SLACK_S))))
 
     def saw_backlog(self, size: int) -> None:
         """Note `size` bytes waiting now."""

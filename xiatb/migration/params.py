@@ -17,6 +17,13 @@ from xiatb.migration.options import Options
 XBZRLE_CACHE = 64 << 20
 """Bytes of memory at the source for page contents to make differences with; a power of two."""
 
+QUIET_MIB = 1
+"""MiB/s that QEMU may send before it is switched to post-copy at once: all of it would be in the queues
+before the device state."""
+SWITCH_MIB = 4
+"""MiB/s from the switch until the guest runs, for the same reason. QEMU 7.2 counts in slices of 100 ms and
+holds back pages that are asked for, too, when it is used up: this is room for both."""
+
 
 def ram_socket(directory: Path, job: str) -> Path:
     """The socket of the memory stream."""
@@ -97,8 +104,11 @@ def migration_parameters(request: Request, directory: Path, options: Options) ->
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [disk.target for disk in request.disks]
     if options.bandwidth:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = options.bandwidth
-        if request.mode != "precopy":
-            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = options.bandwidth
+    if request.mode == "postcopy" and not request.storage:  # it would cap the mirror, too
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = QUIET_MIB
+    if request.mode != "precopy":
+        cap = min(options.bandwidth or SWITCH_MIB, SWITCH_MIB)
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = cap
     return parameters
 
 

@@ -61,6 +61,16 @@ class Relay:
         self.up = Meter(time.monotonic())
         self.down = Meter(time.monotonic())
         self.error = ""
+        self._busy = False  # part of a chunk has gone to the local side
+
+    def insert(self, data: bytes) -> bool:
+        """Put a little of this side's own before what the wire brings next; False when there is no room."""
+        if self._busy:
+            return False
+        try:
+            return self._local.send(data) == len(data)
+        except OSError:
+            return False
 
     async def run(self) -> None:
         """Carry both directions until both have ended, or one broke: then both sides are reset.
@@ -115,7 +125,9 @@ class Relay:
     async def _inward(self) -> None:
         loop = asyncio.get_running_loop()
         while data := await self._wire.read(CHUNK):
+            self._busy = True
             await loop.sock_sendall(self._local, data)
+            self._busy = False
             if self._inward_observer is not None:
                 self._inward_observer(data)
             self.down.count(len(data), time.monotonic())

@@ -17,6 +17,7 @@ from xiatb.migration.comparison import Comparison, PagesDifferError
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.fence import Fence
+from xiatb.migration.firstpages import FirstPages
 from xiatb.migration.handover import Departure
 from xiatb.migration.hosting import remove_disks
 from xiatb.migration.messages import Channel, Message, Progress
@@ -88,6 +89,7 @@ class SourceJob(JobShell):
             options, self._driver, request.guest, self._steering.controller,
             partial(self.cancel, code="time-limit"), self.switch, self._note,
         )  # fmt: skip
+        self._first = FirstPages(request, self._driver, self.relays, self._steering.cap)
         self._active = asyncio.Event()  # QEMU's post-copy runs
         self.recoveries = 0
         """How often a broken post-copy was taken up again."""
@@ -127,12 +129,14 @@ class SourceJob(JobShell):
         """An event of the local hypervisor about this guest."""
         now = time.monotonic()
         if event.kind in ("STOP", "lifecycle:3:1"):  # SUSPENDED, MIGRATED
+            self._first.stopped()
             self.machine.on_stopped(event.t, now)
         elif event.kind == "RESUME":
             self.machine.on_resumed_here(now)
         elif event.kind == "MIGRATION":
             status = str(event.data.get("status", ""))
             self.states.append({"status": status, "t_ns": event.t})
+            self.spawn(self._first.on_status(status))
             if status == "active" and self.request.mode == "postcopy":
                 self.machine.switch(now)
             elif status == "postcopy-active":
@@ -176,7 +180,7 @@ class SourceJob(JobShell):
         elif isinstance(action, a.Hangup):
             self.hang_up()
         elif isinstance(action, a.StartPostcopy):
-            self.spawn(self._start_postcopy())
+            self.spawn(self._first.switch())
         elif isinstance(action, a.CloseChannels) and self._transfer is not None:
             self.spawn(self._transfer.give_up(), must=True)
         else:
@@ -213,12 +217,6 @@ class SourceJob(JobShell):
     async def _run_here(self) -> None:
         await self._driver.resume(self.request.guest)
         self._node.expect(self.request.hid, self.request.port)
-
-    async def _start_postcopy(self) -> None:
-        try:
-            await self._driver.start_postcopy(self.request.guest)
-        except DriverError as error:
-            log.warning("%s: post-copy: %s", self.name, error)
 
     async def _redial(self) -> None:
         """A new control session with the same peer."""
@@ -276,7 +274,8 @@ class SourceJob(JobShell):
         if resume and await self._driver.state(self.request.guest) in ("absent", "off"):
             self.machine.on_copy_gone(time.monotonic())
         watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
-        gates: dict[str, Gate] = {"rpc": FinishGate(self._finish_called, self._finish_answered)}
+        finish = FinishGate(self._finish_called, self._finish_answered)
+        gates: dict[str, Gate] = {"rpc": finish, "ram": await self._first.gate()}
         try:
             dial = partial(self._path.secured, self._station.tls, pin)
             transfer.open(
@@ -356,6 +355,7 @@ class SourceJob(JobShell):
     def on_peer_message(self, message: Message) -> None:
         """The destination's digests are compared here."""
         self.pages.hear(message)
+        self._first.hear(message)
 
     async def _verify(self) -> None:
         """See Comparison.demand; the migration is given up when pages differ."""

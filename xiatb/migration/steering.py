@@ -63,6 +63,10 @@ class Steering:
         """The transfer has begun, its storage first: deadlines count from here. now: monotonic seconds."""
         self._began = self._began or now
 
+    def cap(self) -> int:
+        """The user's cap of the bandwidth in MiB/s, as it is now; 0: none."""
+        return self.controller.bounds.bandwidth // MIB
+
     async def observe(
         self, stats: dict[str, Any], passes: int, moved: int, backlog: int, round_trip: float, now: float
     ) -> None:

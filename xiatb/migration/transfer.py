@@ -16,6 +16,7 @@ from xiatb.migration import params
 from xiatb.migration.channels import Dial, RelaySet, SourceChannels
 from xiatb.migration.driver import Driver, DriverError
 from xiatb.migration.messages import Channel, Request
+from xiatb.migration.meter import SWITCH_FLOOR
 from xiatb.migration.options import Options
 from xiatb.migration.relay import Gate, Observer
 
@@ -63,6 +64,8 @@ class Transfer:
             job, granted, channel_key, dial, watches, gates, on_open, self._relays
         )
         self._channels.on_end = on_end
+        if self._request.mode == "postcopy":
+            self._channels.floor = SWITCH_FLOOR
         self._channels.listen("rpc", params.rpc_socket(self._directory, job))
         self._channels.listen("ram", params.ram_socket(self._directory, job))
         if self._request.storage:
