@@ -224,9 +224,11 @@ class MiniLab:
     def close(self) -> None:
         for client in self.clients:
             client.close()
-        for process in [*self.apps, *self.nodes.values()]:
+        processes = [*self.apps, *self.nodes.values()]
+        for process in processes:  # all before the first wait: each one's sockets take the kernel long
             if process.poll() is None:
                 process.kill()
+        for process in processes:
             process.wait(10)
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
