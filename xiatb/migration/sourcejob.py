@@ -108,7 +108,7 @@ class SourceJob(JobShell):
 
     def switch(self) -> bool:
         """Go over to post-copy; False when the mode or the moment does not allow it."""
-        accepted = self.machine.switch(time.monotonic())
+        accepted = self._board.phase == "precopy" and self.machine.switch(time.monotonic())
         self.step()
         return accepted
 
