@@ -7,6 +7,8 @@ import struct
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.migration.samples import JOB, REQUEST
 from xiatb.migration.channels import RelaySet
 from xiatb.migration.driver import DriverError
@@ -74,6 +76,15 @@ def test_nothing_is_put_into_a_message_nor_after_a_request() -> None:
 def test_queues_are_asked_for_until_there_is_none() -> None:
     found = asyncio.run(rings_of(FakeDriver(), "g", 1 << 20))
     assert found == [PageRange("xiatb.ram", 0x10000, 0x2000), PageRange("xiatb.ram", 0x20000, 0x1000)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "ask", "known"), [("postcopy", True, 2), ("postcopy", False, 0), ("precopy", True, 0)]
+)
+def test_rings_are_looked_up_where_they_will_be_asked_for(mode: str, ask: bool, known: int) -> None:
+    first = FirstPages(replace(REQUEST, mode=mode), FakeDriver(), RelaySet(), ask=ask)
+    asyncio.run(first.gate())
+    assert len(first.pages) == known
 
 
 def test_qemu_is_held_back_until_the_guest_runs() -> None:

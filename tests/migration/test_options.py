@@ -141,6 +141,7 @@ def probe(**chosen: Any) -> None:
          Options(timeout=9.0, timeout_action="force", downtime=80)),
         (["--bandwidth", "8", "--bandwidth-most", "16", "--no-encrypt", "--no-verify"], False,
          Options(bandwidth=8, bandwidth_most=16, encrypt=False, verify=False)),
+        (["--mode", "postcopy", "--no-first-pages"], False, Options(mode="postcopy", first_pages=False)),
     ],
 )  # fmt: skip
 def test_command_line(words: list[str], storage: bool, options: Options) -> None:

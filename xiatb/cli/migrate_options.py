@@ -81,6 +81,11 @@ _ALL = (
     click.option(
         "--no-verify", is_flag=True, help="Do not compare every page at both ends; saves processor time."
     ),
+    click.option(
+        "--no-first-pages", is_flag=True,
+        help="Post-copy: do not ask for the devices' ring pages in the destination's name at the switch; the "
+        "stop gets longer by some round trips.",
+    ),
 )  # fmt: skip
 
 
@@ -105,6 +110,7 @@ def collect(chosen: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
         "congestion": channel_controls(chosen["controls"]),
         "encrypt": not chosen["no_encrypt"],
         "verify": not chosen["no_verify"],
+        "first_pages": not chosen["no_first_pages"],
     }
     return storage != "none", options
 

@@ -143,10 +143,15 @@ async def _queues(driver: Hypervisor, guest: str, path: str) -> list[dict[str, A
 
 
 class FirstPages:
-    """One migration's. `cap` gives the user's cap in MiB/s, 0: none."""
+    """One migration's. `cap` gives the user's cap in MiB/s, 0: none; without `ask` nothing is asked for."""
 
     def __init__(
-        self, request: Request, driver: Hypervisor, relays: RelaySet, cap: Callable[[], int] = lambda: 0
+        self,
+        request: Request,
+        driver: Hypervisor,
+        relays: RelaySet,
+        cap: Callable[[], int] = lambda: 0,
+        ask: bool = True,
     ) -> None:
         self.pages: list[PageRange] = []
         self._resumed = asyncio.Event()
@@ -155,12 +160,13 @@ class FirstPages:
         self._driver = driver
         self._relays = relays
         self._cap = cap
+        self._ask = ask
         self._gate = ReturnGate()
 
     async def gate(self) -> ReturnGate:
         """The gate of the next memory channel. The first time QEMU is asked which pages they are."""
         request = self._request
-        if request.mode != "precopy" and not self.pages:
+        if self._ask and request.mode != "precopy" and not self.pages:
             self.pages = await rings_of(self._driver, request.guest, request.memory)
         self._gate = ReturnGate()
         return self._gate

@@ -32,7 +32,8 @@ class Options:
     that auto-converge may slow the guest's processors, in percent, 0: not at all. xbzrle: changed pages as
     differences; None: if the mode can make use of it. streams: channels for memory, more than one: multifd.
     congestion: congestion control of this side's channels by kind, others have the transport's default.
-    encrypt: the bulk channels speak TLS. verify: every page is compared at both sides. deadline: wished end
+    encrypt: the bulk channels speak TLS. verify: every page is compared at both sides. first_pages: at the
+    switch to post-copy the pages of the devices' rings are asked for in the destination's name. deadline: wished end
     in seconds after the beginning, 0: none. timeout: after so many seconds (0: never) and if the guest has
     not been handed over, timeout_action: "abort", "postcopy" (switch), or "force" (stop the guest and finish,
     however long that takes).
@@ -50,6 +51,7 @@ class Options:
     congestion: Mapping[str, str] = field(default_factory=dict)
     encrypt: bool = True
     verify: bool = True
+    first_pages: bool = True
     deadline: float = 0.0
     timeout: float = 0.0
     timeout_action: str = "abort"
@@ -150,6 +152,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "bandwidth": _whole(0, 1 << 20), "bandwidth_most": _whole(0, 1 << 20),
     "downtime": _whole(1, MAX_DOWNTIME_MS), "throttle": _whole(0, 99), "xbzrle": _maybe,
     "streams": _whole(1, MAX_STREAMS), "congestion": _controls, "encrypt": _flag, "verify": _flag,
+    "first_pages": _flag,
     "deadline": _seconds, "timeout": _seconds, "timeout_action": _one_of(*TIMEOUT_ACTIONS),
 }  # fmt: skip
 TUNABLE = ("bandwidth", "downtime")

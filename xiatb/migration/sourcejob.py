@@ -89,7 +89,8 @@ class SourceJob(JobShell):
             options, self._driver, request.guest, self._steering.controller,
             partial(self.cancel, code="time-limit"), self.switch, self._note,
         )  # fmt: skip
-        self._first = FirstPages(request, self._driver, self.relays, self._steering.cap)
+        ask, cap = options.first_pages, self._steering.cap
+        self._first = FirstPages(request, self._driver, self.relays, cap, ask)
         self._active = asyncio.Event()  # QEMU's post-copy runs
         self.recoveries = 0
         """How often a broken post-copy was taken up again."""
