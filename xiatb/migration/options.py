@@ -33,10 +33,10 @@ class Options:
     differences; None: if the mode can make use of it. streams: channels for memory, more than one: multifd.
     congestion: congestion control of this side's channels by kind, others have the transport's default.
     encrypt: the bulk channels speak TLS. verify: every page is compared at both sides. first_pages: at the
-    switch to post-copy the pages of the devices' rings are asked for in the destination's name. deadline: wished end
-    in seconds after the beginning, 0: none. timeout: after so many seconds (0: never) and if the guest has
-    not been handed over, timeout_action: "abort", "postcopy" (switch), or "force" (stop the guest and finish,
-    however long that takes).
+    switch to post-copy the pages of the devices' rings are asked for in the destination's name. deadline:
+    wished end in seconds after the beginning, 0: none. timeout: after so many seconds (0: never) and if the
+    guest has not been handed over, timeout_action: "abort", "postcopy" (switch), or "force" (stop the guest
+    and finish, however long that takes).
     """
 
     mode: str = "precopy"
