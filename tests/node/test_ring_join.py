@@ -99,10 +99,12 @@ def test_second_process_on_one_state_dir_is_refused(lab: MiniLab) -> None:
     lab.node("r1", "router", ad="ad1")
     lab.start("r1")
     first = lab.nodes.pop("r1")
-    with pytest.raises(AssertionError, match="already listens"):
-        lab.start("r1")
-    lab.nodes["r1"].wait(5)
-    lab.nodes["r1"] = first
+    try:
+        with pytest.raises(AssertionError, match="already listens"):
+            lab.start("r1")
+        lab.nodes["r1"].wait(5)
+    finally:
+        lab.nodes["r1"] = first
 
 
 def two_domains(lab: MiniLab, mtu: int = 1500) -> None:
