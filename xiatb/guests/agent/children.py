@@ -57,9 +57,9 @@ def build_service(spec: ServiceSpec, seed: int) -> Service:
 NODE_NICENESS = -10
 """The guest's node process goes before its load: on it depends how soon a guest has its new address."""
 SERVICE_NICENESS = {"responder": -19, "echo": -10, "ip_echo": -10}
-"""By kind, 0 for others. What answers single requests goes before streams, which have buffers to wait in, and those before
-what only makes load. Under TCG a guest that has just been moved runs every piece of code for the first time:
-some 50 ms for a datagram's way and again for a stream's, so the order is what its clients see."""
+"""By kind, 0 for others. What answers single requests goes before streams, which have buffers to wait in,
+and those before what only makes load. Under TCG a guest that has just been moved runs every piece of code for
+the first time: some 50 ms for a datagram's way and again for a stream's, so its clients see the order."""
 
 
 def fork(what: str, body: Callable[[], object]) -> int:
