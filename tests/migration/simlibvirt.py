@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from tests.migration import libvirtcalls
 from tests.migration.simguest import BLOCKS, GUEST, PAGE, PAGES, Copy, NoSpaceError, SimHost, remove, resume
 from xiatb.migration.rpcgate import PROGRAM
 
-PREPARE, FINISH = 305, 306
+PREPARE, FINISH = 303, 306
 HEAD = struct.Struct(">7I")
 ITEM = struct.Struct(">II")
 DEVICE, SWITCH, END = 1 << 30, 1 << 30 | 1, 1 << 30 | 2
@@ -32,11 +33,8 @@ class LibvirtError(Exception):
     """What libvirtd answers to a call that fails."""
 
 
-async def call(
-    reader: Any, writer: Any, procedure: int, body: dict[str, Any], tail: int = 0
-) -> dict[str, Any]:
+async def call(reader: Any, writer: Any, procedure: int, data: bytes) -> dict[str, Any]:
     """One call over the peer connection; raises LibvirtError."""
-    data = json.dumps(body).encode().ljust(8) + struct.pack(">I", tail)
     try:
         writer.write(HEAD.pack(28 + len(data), PROGRAM, 1, procedure, 0, 7, 0) + data)
         await writer.drain()
@@ -124,7 +122,8 @@ class Libvirtd:
                 status, answer = 0, "{}"
                 try:
                     if head[3] == PREPARE:
-                        mine.append(await self._prepare(json.loads(body[:-4].replace(b"/hv1/", b"/hv2/"))))
+                        wanted = libvirtcalls.note(body).replace("/hv1/", "/hv2/")
+                        mine.append(await self._prepare(json.loads(wanted)))
                     elif head[3] == FINISH:
                         await self._finish(mine, int.from_bytes(body[-4:], "big"))
                 except (LibvirtError, OSError) as error:
@@ -277,19 +276,20 @@ class Libvirtd:
         try:
             reader, writer = await self._connect(peer, connections)
             wanted = {"ram": ram, "nbd": "" if recover else nbd, "resume": recover}
-            await call(reader, writer, PREPARE, wanted)
+            xml = libvirtcalls.description(GUEST, json.dumps(wanted))
+            await call(reader, writer, PREPARE, libvirtcalls.prepare(xml))
             if recover:
                 await self._resume_out(copy, ram, connections)
             else:
                 await self._carry(copy, ram, nbd, postcopy, connections, (reader, writer))
-            await call(reader, writer, FINISH, {}, 0)
+            await call(reader, writer, FINISH, libvirtcalls.finish(GUEST))
             self.world.kill(copy, 3)
             await self._reach("answered")
             self.host.defined = False
         except LibvirtError as error:
             if connections and not copy.postcopy:  # libvirt's farewell, for which it waits
                 with contextlib.suppress(LibvirtError):
-                    await call(reader, writer, FINISH, {}, 1)
+                    await call(reader, writer, FINISH, libvirtcalls.finish(GUEST, cancelled=1))
             for open_one in connections:
                 open_one.close()
             if copy.alive and not copy.postcopy:

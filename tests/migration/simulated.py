@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import libvirt
 
+from tests.migration import libvirtcalls
 from xiatb.identity.keys import KeyPair
 from xiatb.migration.carrier import UnixCarrier
 from xiatb.migration.config import DaemonConfig, Peer
@@ -158,7 +159,7 @@ class Host:
                 procedure, serial, body = await _read(reader)
                 status = 0
                 if procedure == PREPARE:
-                    name, ram = body.decode().split("\0")
+                    name, ram = libvirtcalls.note(body).split()
                     incoming = self.guests[name] = Guest(name, self)
                     await self._listen_ram(self.base / "run" / ram)
                 elif procedure == FINISH and incoming is not None:
@@ -198,7 +199,8 @@ class Host:
         self.calls.add(task)
         reader, writer = await asyncio.open_unix_connection(rpc)
         try:
-            await _call(reader, writer, PREPARE, 1, f"{guest.name}\0{Path(ram).name}".encode())
+            xml = libvirtcalls.description(guest.name, f"{guest.name} {Path(ram).name}")
+            await _call(reader, writer, PREPARE, 1, libvirtcalls.prepare(xml))
             plan.reach("ram")
             ram_reader, ram_writer = await asyncio.open_unix_connection(ram)
             ram_writer.write(bytes(MEMORY - 1000))
@@ -209,7 +211,7 @@ class Host:
             ram_writer.write(bytes(1000))
             await ram_reader.readexactly(4)
             plan.reach("finish")
-            if await _call(reader, writer, FINISH, 2, b"cookie" + struct.pack(">II", 0, 0)):
+            if await _call(reader, writer, FINISH, 2, libvirtcalls.finish(guest.name)):
                 raise ConnectionError("the destination did not start the guest")
             plan.reach("answered")
             ram_writer.close()

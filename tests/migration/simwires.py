@@ -130,6 +130,9 @@ class SimWire:
     def round_trip(self) -> float:
         return 2 * DELAY
 
+    def origin(self) -> str:
+        return ""
+
     def abort(self) -> None:
         """Over a link that is cut the other end does not hear of it."""
         gone = ConnectionResetError("reset")

@@ -61,6 +61,9 @@ class PipeWire:
     def round_trip(self) -> float:
         return 0.0
 
+    def origin(self) -> str:
+        return ""
+
     def abort(self) -> None:
         for end in (self, self.other):
             end.aborted = True

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from xiatb.errors import IdentityError, XiatbError
+from xiatb.lab.priority import favour_processors
 from xiatb.migration import actions as a
 from xiatb.migration import handover, params
 from xiatb.migration import journal as j
@@ -17,9 +18,11 @@ from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.driver import Driver, DriverError, GuestEvent
 from xiatb.migration.examination import Examiner
+from xiatb.migration.fence import Fence
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.pagewatch import PageWatch
+from xiatb.migration.peercalls import CallGate, GatedWire
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.station import Station
 from xiatb.migration.storage import admit_storage
@@ -87,6 +90,8 @@ class DestinationJob(JobShell):
             self._book.redeem(request)
             name = f"{request.kind}/{request.index}"
             watch = self._watch.channel() if self._watch is not None and request.kind == "ram" else None
+            if request.kind == "rpc":
+                wire = self._gated(wire)
             relay = await connect_local(wire, name, self._local(request.kind), watch)
         except IdentityError as error:
             log.warning("%s: %s", self.name, error)
@@ -156,6 +161,7 @@ class DestinationJob(JobShell):
         elif isinstance(action, a.HoldDelegation):
             self.spawn(handover.hold(self._node, request, action.join))
         elif isinstance(action, a.ExpectGuest):
+            favour_processors(Fence.of(request.guest, self._station.config.qemu_pids).process[0])
             self._node.expect(request.hid, request.port, self._joined)
         elif isinstance(action, a.EndIncoming):
             self.spawn(self._driver.destroy(request.guest), must=True)
@@ -239,6 +245,11 @@ class DestinationJob(JobShell):
         if kind == "rpc":
             return self._station.config.libvirt_socket
         return (params.ram_socket if kind == "ram" else params.disk_socket)(self._runtime, self.job)
+
+    def _gated(self, wire: Wire) -> Wire:
+        """An `rpc` channel that lets only this job's migration through."""
+        assert self.machine.request is not None  # noqa: S101 - tokens are granted after the request
+        return GatedWire(wire, CallGate(self.machine.request, self._runtime), self.name)
 
     async def _prepare(self, request: Request) -> None:
         code = reason = ""

@@ -143,6 +143,10 @@ class TlsWire:
         """See Wire."""
         return self._inner.round_trip()
 
+    def origin(self) -> str:
+        """See Wire."""
+        return self._inner.origin()
+
     def abort(self) -> None:
         """See Wire."""
         self._inner.abort()

@@ -36,6 +36,9 @@ class Wire(Protocol):
     def round_trip(self) -> float:
         """Smallest round-trip time seen in seconds, 0.0 when unknown."""
 
+    def origin(self) -> str:
+        """The host that the stream comes from (its HID), "" when unknown. It is routed to, not proved."""
+
     def abort(self) -> None:
         """End both directions at once, without delivering what is left."""
 
@@ -74,6 +77,10 @@ class AsyncioWire:
     def round_trip(self) -> float:
         """See Wire."""
         return 0.0
+
+    def origin(self) -> str:
+        """See Wire."""
+        return ""
 
     def abort(self) -> None:
         """See Wire."""
@@ -117,6 +124,10 @@ class XiaWire:
     def round_trip(self) -> float:
         """See Wire."""
         return float(self._stream.stats()["min_rtt"] or 0.0)
+
+    def origin(self) -> str:
+        """See Wire."""
+        return str(self._stream.remote.intent_hid or "")
 
     def abort(self) -> None:
         """See Wire."""
