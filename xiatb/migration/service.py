@@ -15,16 +15,17 @@ from typing import Any
 from xiatb.errors import IdentityError, UsageError, WireError, XiatbError
 from xiatb.identity.keys import KeyPair
 from xiatb.migration import actions as a
-from xiatb.migration import frames, hosting, tokens
+from xiatb.migration import hosting, tokens
 from xiatb.migration import journal as j
 from xiatb.migration.advice import advice
 from xiatb.migration.advisor import Advisor
 from xiatb.migration.carrier import Carrier
-from xiatb.migration.channels import read_frame, refuse
+from xiatb.migration.channels import refuse
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.destjob import DestinationJob, known_fate
+from xiatb.migration.door import Admitted, Door
 from xiatb.migration.driver import Driver, GuestEvent, OnEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
 from xiatb.migration.failure import MigrationError
@@ -40,13 +41,10 @@ from xiatb.migration.source import SourceMachine
 from xiatb.migration.sourcejob import SourceJob
 from xiatb.migration.station import Station
 from xiatb.migration.storage import contents, described
-from xiatb.migration.tlswire import CLIENT_HELLO
 from xiatb.migration.wirestream import Wire
 from xiatb.wire.xid import XidType
 
 log = logging.getLogger("xiatb.migration")
-MAX_STREAMS = 64
-"""Streams of peers that may be in their first frame or running at once; more are dropped."""
 
 
 class MigrationService:
@@ -67,7 +65,6 @@ class MigrationService:
         self._sources: dict[str, SourceJob] = {}
         self._incoming: set[DestinationJob] = set()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._streams = 0
         self._advisor = Advisor(config.state_dir, config.qemu_pids)
 
     async def start(self) -> None:
@@ -82,7 +79,7 @@ class MigrationService:
         )  # fmt: skip
         for entry in journal.left():
             await self._settle(entry)
-        await self._carrier.serve(self._on_wire)
+        await self._carrier.serve(Door(self._station.tls, self).on_wire)
 
     async def _settle(self, entry: j.Entry) -> None:
         """Go on where a daemon that was killed has left a job; see docs/protocol-migration.md, Journal."""
@@ -330,40 +327,18 @@ class MigrationService:
             raise MigrationError("lost", f"no control session with {peer.name}: {error}") from None
         return link
 
-    async def _on_wire(self, wire: Wire) -> None:
-        """A peer's stream: its first frame says whether it is a control stream or a channel."""
-        if self._streams >= MAX_STREAMS:
-            wire.abort()
-            return
-        self._streams += 1
-        try:
-            async with asyncio.timeout(HANDSHAKE_S):
-                pin, first = "", await wire.read(1)
-                if first == bytes([CLIENT_HELLO]):
-                    secured = await self._at.tls.accept(wire, first)
-                    wire, pin, first = secured, secured.pin, b""
-                kind, body = await read_frame(wire, first)
-            if kind == frames.CHANNEL:
-                await self._on_channel(wire, body, pin)
-            elif pin:
-                raise WireError("a control stream does not speak TLS")
-            else:
-                await self._on_control(wire, frames.pack(kind, body))
-        except (XiatbError, OSError, TimeoutError) as error:
-            log.warning("a peer's stream was dropped: %s", error or type(error).__name__)
-            wire.abort()
-        finally:
-            self._streams -= 1
-
-    async def _on_channel(self, wire: Wire, body: bytes, pin: str) -> None:
+    async def on_channel(self, wire: Wire, body: bytes, pin: str, admitted: Admitted) -> None:
+        """See door.Takers. A job's id opens the door, its token the channel."""
         request = tokens.parse_open(body)
         for job in self._incoming:
             if job.job == request.job:
+                admitted()
                 await job.on_channel(request, wire, pin)
                 return
         await refuse(wire, "no such job")
 
-    async def _on_control(self, wire: Wire, first: bytes) -> None:
+    async def on_control(self, wire: Wire, first: bytes, admitted: Admitted) -> None:
+        """See door.Takers."""
         session = Session(self._key, [p.sid for p in self.config.peers.values()], initiator=False)
         link = ControlLink(wire, session)
         try:
@@ -371,6 +346,7 @@ class MigrationService:
         except (WireError, IdentityError) as error:
             log.warning("handshake refused: %s", error)
             return
+        admitted()
         name = next((p.name for p in self.config.peers.values() if p.sid == session.peer_sid), "")
         own = await self._at.capabilities()
         job = DestinationJob(DestinationMachine(), link, self._at, own, self._consult, name)
