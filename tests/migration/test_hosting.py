@@ -84,7 +84,6 @@ def test_admission(tmp_path: Path) -> None:
         ("version-mismatch", "older", {"qemu": 7000000}),
         ("version-mismatch", "pc-q35-9.9", {"request": {"machine": "pc-q35-9.9"}}),
         ("version-mismatch", "KVM", {"request": {"accel": "kvm"}, "accel": "tcg"}),
-        ("image-missing", "/no/such", {"request": {"files": ("/no/such",)}}),
         ("no-room", "128 MiB of memory", {"memory_free": 1 << 20}),
         ("no-room", "the disks need", {"disk_free": 1}),
         ("disk-missing", "--with-storage", {"request": {"storage": False}}),
@@ -129,6 +128,51 @@ def test_only_regular_files_are_read_for_a_peer(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero"), tmp_path / "none"):
         with pytest.raises(OSError):
             storage.content_id(path)
+
+
+def test_a_peer_learns_nothing_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what lies where the lab keeps images, disks and guests is looked at, through links, too."""
+    places = [tmp_path / name for name in ("images", "disks", "guests", "shared")]
+    for place in places:
+        place.mkdir()
+        (place / "file").write_bytes(b"x")
+    (tmp_path / "secret").write_bytes(b"x")
+    (places[0] / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(places[0] / "fifo")
+    here = config.DaemonConfig(
+        "lab", "hv2", tmp_path, tmp_path, tmp_path / "s", images=places[0], disks=places[1], guests=places[2],
+        shared=places[3],
+    )  # fmt: skip
+    digest = hashlib.sha256(b"x").hexdigest()
+
+    def refusal(path: Path, wanted: str = digest) -> tuple[str, str]:
+        request = dataclasses.replace(REQUEST, files=(str(path),), contents=(wanted,))
+        try:
+            asyncio.run(storage.admit_storage(request, here))
+        except hosting.RefusedError as error:
+            return error.code, error.message
+        return "", ""
+
+    assert [refusal(place / "file")[0] for place in places] == [""] * 4
+    assert refusal(places[0] / "file", "0" * 64)[0] == "wrong-image"
+    assert refusal(places[0] / "none")[0] == refusal(places[0] / "fifo")[0] == "image-missing"
+    read: list[Path] = []
+    monkeypatch.setattr(storage, "content_id", lambda path: read.append(path) or digest)
+    outside = [tmp_path / "secret", tmp_path / "none", places[0] / "link", places[0] / ".." / "secret"]
+    for path in [*outside, Path("/proc/kcore"), Path("/etc/passwd"), Path("/dev/zero")]:
+        assert refusal(path) == ("unsupported", f"hv2 takes no file of a guest at {path}")
+        backed = dataclasses.replace(DISK, backing=str(path), backing_format="raw", content=digest)
+        with pytest.raises(hosting.RefusedError, match="takes no backing file at"):
+            asyncio.run(storage.admit_storage(dataclasses.replace(REQUEST, disks=(backed,)), here))
+    assert not read
+
+
+def test_no_more_is_read_than_the_file_had_when_it_was_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "grows"
+    path.write_bytes(b"x" * 10)
+    assert storage._digest(path, 1, 4, 0) == hashlib.sha256(b"xxxx").hexdigest()
+    with pytest.raises(OSError, match="shorter"):
+        storage._digest(path, 1, 11, 0)
 
 
 def test_journal_keeps_what_a_crash_left(tmp_path: Path) -> None:

@@ -74,9 +74,6 @@ def admit(
         raise RefusedError("version-mismatch", f"{own.host} has no machine type {request.machine}")
     if request.accel == "kvm" and own.accel == "tcg":
         raise RefusedError("version-mismatch", f"{own.host} has no KVM, the guest runs under it")
-    missing = [path for path in request.files if not Path(path).exists()]
-    if missing:
-        raise RefusedError("image-missing", f"{own.host} lacks {', '.join(missing)}")
     needed = request.memory + GUEST_OVERHEAD
     if needed > own.memory_free:
         raise RefusedError(

@@ -20,6 +20,8 @@ from xiatb.migration.config import DaemonConfig
 from xiatb.migration.hosting import RefusedError, image_info
 from xiatb.migration.messages import Disk, Request
 
+_PIECE = 1 << 20
+
 
 def identity(path: Path) -> str:
     """Which file this is: device and inode; "" when it is not there."""
@@ -40,9 +42,17 @@ def content_id(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _digest(path: Path, _inode: int, _size: int, _changed: int) -> str:
+def _digest(path: Path, _inode: int, size: int, _changed: int) -> str:
+    """Of exactly `size` bytes: a file that grows meanwhile must not keep us reading."""
+    digest, left = hashlib.sha256(), size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while left:
+            piece = file.read(min(left, _PIECE))
+            if not piece:
+                raise OSError(errno.EIO, "has become shorter", str(path))
+            digest.update(piece)
+            left -= len(piece)
+    return digest.hexdigest()
 
 
 async def described(disks: tuple[Disk, ...], *, copied: bool, backing: bool) -> tuple[Disk, ...]:
@@ -80,8 +90,9 @@ async def contents(files: tuple[str, ...]) -> tuple[str, ...]:
 
 async def admit_storage(request: Request, config: DaemonConfig) -> None:
     """Raise RefusedError unless this host has what the request does not copy."""
-    for path, wanted in zip(request.files, request.contents, strict=False):
-        if await asyncio.to_thread(content_id, Path(path)) != wanted:
+    for number, path in enumerate(request.files):
+        content = await _content_here(Path(path), "file of a guest", config)
+        if number < len(request.contents) and content != request.contents[number]:
             raise RefusedError(
                 "wrong-image", f"{path} on {config.host} is another file than the guest was started with"
             )
@@ -97,17 +108,27 @@ async def admit_storage(request: Request, config: DaemonConfig) -> None:
 
 async def _admit_backing(disk: Disk, config: DaemonConfig) -> None:
     path = Path(disk.backing)
-    places = (config.images, config.disks)
-    if not any(path.resolve().is_relative_to(place.resolve()) for place in places):
-        # A peer must not make a guest's disk of any file of this host.
-        raise RefusedError("unsupported", f"{config.host} takes no backing file at {path}")
-    try:
-        content = await asyncio.to_thread(content_id, path)
-    except OSError:
-        raise RefusedError("image-missing", f"{config.host} lacks the backing file {path}") from None
+    content = await _content_here(path, "backing file", config)
     if content != disk.content:
         raise RefusedError(
             "wrong-image",
             f"{path} on {config.host} is another image (SHA-256 {content[:12]}..., "
             f"the guest's is {disk.content[:12]}...): migrate --with-storage",
         )
+
+
+async def _content_here(path: Path, what: str, config: DaemonConfig) -> str:
+    """The content id of a file that a peer has named; raises RefusedError. Outside of the places where the
+    lab keeps such files nothing is looked at: neither may a peer make a guest of any file of this host, nor
+    learn which there are."""
+    kept = (config.images, config.disks, config.guests, config.shared)
+    places = [place.resolve() for place in kept if place is not None]
+    real = path.resolve()
+    if not any(real.is_relative_to(place) for place in places):
+        raise RefusedError("unsupported", f"{config.host} takes no {what} at {path}")
+    try:
+        return await asyncio.to_thread(content_id, real)
+    except OSError as error:
+        raise RefusedError(
+            "image-missing", f"{config.host} lacks the {what} {path}: {error.strerror}"
+        ) from None
