@@ -37,6 +37,15 @@ async def late_failure(session: Session, request: Json) -> Json:
     raise ControlError("ENOENT", "no")
 
 
+def broken(session: Session, request: Json) -> Json:
+    raise ZeroDivisionError("a fault of ours")
+
+
+async def late_broken(session: Session, request: Json) -> Json:
+    await asyncio.sleep(0)
+    return broken(session, request)
+
+
 @contextlib.asynccontextmanager
 async def serving(tmp_path: Path) -> AsyncIterator[tuple[ControlServer, list[Session]]]:
     gone: list[Session] = []
@@ -47,6 +56,8 @@ async def serving(tmp_path: Path) -> AsyncIterator[tuple[ControlServer, list[Ses
             "fail": lambda session, request: {"n": number(request, "n", 0, 0, 5)},
             "slow": slow,
             "late": late_failure,
+            "broken": broken,
+            "late broken": late_broken,
         },
         gone.append,
     )
@@ -84,6 +95,22 @@ def test_answers_and_errors(tmp_path: Path) -> None:
         assert not server.path.exists()
 
     asyncio.run(body())
+
+
+def test_a_fault_of_the_server_is_answered_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> list[Json]:
+        async with serving(tmp_path) as (server, _):
+            ops = ("broken", "late broken", "echo")
+            lines = [encode({"id": op, "op": op}).strip() for op in ops]
+            return sorted(await ask(server.path, *lines), key=lambda answer: str(answer["id"]))
+
+    first, echo, late = asyncio.run(body())
+    for answer in (first, late):
+        assert answer["error"] == {"code": "EIO", "message": "internal error"}
+    assert echo["ok"], "the server goes on"
+    assert caplog.text.count("ZeroDivisionError: a fault of ours") == 2
 
 
 def test_too_long_line_ends_the_session(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ MAX_BACKLOG = 8 << 20
 """Bytes a session may leave unread before it is cut off."""
 MAX_TASKS = 64
 """Requests of one session that may be under way at once; and requests of all that may outlive theirs."""
+UNFORESEEN = "a request has failed by a fault of this program"
+"""It must neither leave the client waiting nor end the server."""
 
 Operation = Callable[["Session", Json], Mapping[str, object] | Awaitable[Mapping[str, object]]]
 log = logging.getLogger("xiatb.node")
@@ -96,6 +98,10 @@ class Session(asyncio.Protocol):
         except XiatbError as error:
             self._refuse(request_id, error)
             return
+        except Exception:
+            log.exception(UNFORESEEN)
+            self._refuse(request_id, ControlError("EIO", "internal error"))
+            return
         if isinstance(answer, Mapping):
             self.send(ok(request_id, answer))
             return
@@ -113,6 +119,9 @@ class Session(asyncio.Protocol):
             self.send(ok(request_id, await answer))
         except XiatbError as error:
             self._refuse(request_id, error)
+        except Exception:
+            log.exception(UNFORESEEN)
+            self._refuse(request_id, ControlError("EIO", "internal error"))
 
     def _refuse(self, request_id: object, error: XiatbError) -> None:
         self.send(failed(request_id, error, self.server.explain))
