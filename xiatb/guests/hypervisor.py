@@ -12,7 +12,7 @@ from xiatb.errors import XiatbError
 from xiatb.guests import domain, libvirtd
 from xiatb.guests.model import GuestRecord
 from xiatb.lab.extensions import LabContext
-from xiatb.lab.priority import GUEST, prioritised
+from xiatb.lab.priority import GUEST, favour_processors, prioritised
 from xiatb.lab.process import ProcessId, identify, stop_all
 
 _STATES = {
@@ -73,9 +73,12 @@ class Hypervisor:
     def define_and_start(self, xml: str) -> None:
         """Makes the domain of `xml` persistent and starts it."""
         try:
-            self._open().defineXML(xml).create()
+            defined = self._open().defineXML(xml)
+            defined.create()
         except libvirt.libvirtError as error:
             raise HypervisorError(f"{self.name}: cannot start the guest: {error}") from error
+        for pid in libvirtd.qemu_pids(self.root, defined.UUIDString()):
+            favour_processors(pid)
 
     def states(self) -> dict[str, str]:
         """uuid -> state of every domain of ours here; empty when libvirtd is gone."""

@@ -26,6 +26,8 @@ from xiatb.wire.xid import XID
 from xiatb.wire.xip import ETH_P_XIP
 
 _LINGER_STEP = 0.003
+SHORTCUT_BUDGET = 8
+"""Frames read at once for a shortcut: the first one's answer waits until the last one is read."""
 SEND_BUDGET = 256
 """Segments sent in one turn of the loop: bounds the time until acknowledgements are read."""
 SOCKET_BUFFER = 16 << 20
@@ -117,7 +119,7 @@ class EndpointDriver:
                 endpoint.receive_train(packet, payload, segments, now)
 
     def _take_frames(self, shortcut: Callable[[memoryview, float], bool]) -> None:
-        frames = self._socket.receive_frames(DRAIN_BUDGET)
+        frames = self._socket.receive_frames(SHORTCUT_BUDGET)
         now = self._now = time.monotonic()
         for frame in frames:
             if not shortcut(frame, now):
