@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.migration import libvirtcalls
 from tests.migration.simulated import Guest, Host, Plan
 from xiatb.migration.failure import MigrationError
 from xiatb.migration.fence import Fence
@@ -206,3 +207,26 @@ def test_a_policy_is_asked_at_both_sides() -> None:
         assert await settled("g", one, two) is two
 
     play(scenario)
+
+
+def test_a_peer_cannot_bring_another_guest_than_was_admitted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """hv1's libvirtd asks hv2's for a guest of another name than its daemon was let move."""
+    described = libvirtcalls.description
+
+    def other(name: str, note: str) -> str:
+        return described("vm9", note.replace(name, "vm9"))
+
+    monkeypatch.setattr(libvirtcalls, "description", other)
+
+    async def scenario(one: Host, two: Host, plan: Plan) -> None:
+        one.start_guest("vm1")
+        with pytest.raises(MigrationError):
+            await migrate(one, "vm1", two)
+        assert not two.guests, "no call has reached libvirtd there"
+        assert await settled("vm1", one, two) is one
+        await bare(one, two)
+
+    play(scenario)
+    assert "refused on the rpc channel: program 0x20008086 procedure 303" in caplog.text

@@ -20,8 +20,8 @@ from xiatb.migration.wirestream import Wire
 
 log = logging.getLogger("xiatb.migration")
 HALF_OPEN_S = 12.0
-"""For all until a stream is known: its first frame (inside TLS), and the handshake of a control stream. A path
-that stalls for ten seconds must not cost a peer its channel."""
+"""For all until a stream is known: its first frame, and a control stream's handshake. A path that stalls for
+ten seconds must not cost a peer its channel."""
 MAX_HALF_OPEN = 64
 MAX_OF_ONE = 16
 """Half-open streams of one host. A peer opens those of a kind one after the other."""
