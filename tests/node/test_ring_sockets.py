@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import random
@@ -111,7 +112,8 @@ def test_hostile_control_clients(lab: MiniLab) -> None:
     ):
         operation = fields.pop("op")
         assert client.error(operation, **fields) == code, (operation, fields)
-    client.socket.sendall(b"\0" * (control_protocol.MAX_LINE + 100_000))
+    with contextlib.suppress(ConnectionError):  # cut off before all of it is sent
+        client.socket.sendall(b"\0" * (control_protocol.MAX_LINE + 100_000))
     assert lab.client("h1").ask("status")["joined"]
 
 
