@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     lab = TestLab(base)
     lab.text = TOPOLOGY.read_text().replace("name: baseline", f"name: {lab.name}")
     # Quicker links and less to copy than in the example: what is tested here are no figures.
-    lab.text = lab.text.replace("100mbit", "400mbit").replace("memory: 192M", "memory: 128M")
+    lab.text = lab.text.replace("100mbit", "400mbit").replace("memory: 192M", "memory: 160M")
     lab_id = "none"
     try:
         words = ["baseline", str(lab.file), "--runs", str(base / "runs"), "--keep", "-o", "json"]

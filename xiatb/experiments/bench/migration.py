@@ -209,10 +209,12 @@ def _writing(place: Ground, rate: int) -> Iterator[None]:
 
 
 _INTER, _INSIDE = Shape(), Shape(intra=True, shared=True)
+_WRITES = Shape(memory="160M")
+"""A guest of 128 MiB has too little memory for the writer beside the other services."""
 PARTS: dict[str, tuple[Shape, Names, Rows]] = {
     "gap": (_INTER, INTER, client_gap),
     "wire": (_INTER, WIRE, wire_and_encryption),
-    "predicted": (_INTER, PREDICTED, predictions),
+    "predicted": (_WRITES, PREDICTED, predictions),
     "kept": (_INTER, KEPT, streams_kept),
     "inside": (_INSIDE, INTRA, client_gap_inside),
     "postcopy": (_INSIDE, POSTCOPY, postcopy),
