@@ -76,7 +76,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     base = tmp_path_factory.mktemp("demo")
     lab = TestLab(base)
     lab.text = TOPOLOGY.read_text().replace("name: migration", f"name: {lab.name}")
-    lab.text = lab.text.replace("memory: 160M", "memory: 144M")
     before = surroundings()
     lab_id = "none"
     try:
