@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from tests.migration import simmonitor
 from tests.migration.samples import HID, KEYS, SIDS
 from tests.migration.simguest import GUEST, UUID, SimFence, SimHost, World
 from tests.migration.simlibvirt import Libvirtd, LibvirtError, Reach
@@ -116,7 +117,12 @@ class SimDriver:
         return self._host.copy is not None and self._host.copy.postcopy != ""
 
     async def ask_qemu(self, name: str, command: str, **arguments: Any) -> Any:
-        raise DriverError("the simulated QEMU has no such command")
+        if command != "migrate":
+            raise DriverError("the simulated QEMU has no such command")
+        try:
+            self._virt().resume_qemu(arguments["uri"].removeprefix("unix:"))
+        except LibvirtError as error:
+            raise DriverError(str(error)) from None
 
     async def start_postcopy(self, name: str) -> None:
         self._virt().wants_postcopy.set()
@@ -379,7 +385,8 @@ class Scene:
         for host in self.world.hosts.values():
             places = (host.runtime, host.state_dir / "migrations")
             found += [str(path) for place in places if place.exists() for path in place.iterdir()]
-        return found
+        monitors = {str(simmonitor.path_of(host.copy)) for host in self.world.hosts.values() if host.copy}
+        return [path for path in found if path not in monitors]
 
     async def stop(self) -> None:
         self._live.cancel()

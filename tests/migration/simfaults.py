@@ -33,6 +33,8 @@ class Ended:
     leftovers: list[str]
     paused: bool = False
     problems: list[str] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    """Decisions that the user was shown."""
 
 
 class Strike:
@@ -143,6 +145,7 @@ def play(base: Path, monkeypatch: Any, fault: str, point: str, before: bool = Fa
         ended = await _ask(scene, options)
         await scene.settle()
         await asyncio.gather(*strike.later)
+        ended.told = [event for event in scene.events if event["event"] == "decision"]
         ended.paused = await _make_room(scene)
         _judge(scene, ended)
         if not before and not strike.struck:

@@ -42,6 +42,7 @@ class Copy:
     alive: bool = True
     loaded: bool = True
     io_error: bool = False
+    broke: float = 0.0
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     died: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -93,7 +94,13 @@ class SimHost:
 
 
 class World:
-    """Both hosts, and what guest memory and disk must be like. `history` tells what happened to copies."""
+    """Both hosts, and what guest memory and disk must be like. `history` tells what happened to copies.
+
+    `lock_s`: so long after a post-copy has broken QEMU's main lock at its destination is held. Only then have
+    guests a second monitor.
+    """
+
+    lock_s = 0.0
 
     def __init__(self, base: Path) -> None:
         self.hosts = {name: SimHost(name, base / name, self) for name in ("hv1", "hv2")}
@@ -106,6 +113,11 @@ class World:
         for host in self.hosts.values():
             for directory in (host.runtime, host.disks, host.state_dir):
                 directory.mkdir(parents=True)
+
+    def locked(self, copy: Copy) -> bool:
+        """Nothing in band is answered: the guest waits for a page with QEMU's main lock held."""
+        now = asyncio.get_running_loop().time()
+        return copy.postcopy == "paused" and now < copy.broke + self.lock_s
 
     def disk(self, host: str) -> Path:
         return self.hosts[host].disks / f"{GUEST}.qcow2"

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.migration import libvirtcalls
+from tests.migration import libvirtcalls, simmonitor
 from tests.migration.simguest import BLOCKS, GUEST, PAGE, PAGES, Copy, NoSpaceError, SimHost, remove, resume
 from xiatb.migration.rpcgate import PROGRAM
 
@@ -142,12 +142,16 @@ class Libvirtd:
             raise LibvirtError("internal error: process exited: cannot set up guest memory")
         copy = self.host.copy
         if wanted["resume"]:
+            if copy is not None:
+                await simmonitor.unlocked(copy)
             if copy is None or copy.postcopy != "paused":
                 raise LibvirtError("no post-copy migration to resume")
         else:
             copy = self.world.new_copy(self.host.name, incoming=True)
             copy.missing = set(range(PAGES))
             self.tell("lifecycle:2:1")
+            if self.world.lock_s:
+                self.spawn(simmonitor.serve(copy, lambda path: self.spawn(self._incoming(copy, path, True))))
         self.spawn(self._incoming(copy, Path(wanted["ram"]), wanted["resume"]))
         if wanted["nbd"]:
             self.spawn(self._nbd(copy, Path(wanted["nbd"])))
@@ -225,6 +229,7 @@ class Libvirtd:
                     return
         except (EOFError, OSError):
             if copy.postcopy:
+                copy.broke = copy.broke or asyncio.get_running_loop().time()
                 copy.postcopy = "paused"
                 self.tell("MIGRATION", status="postcopy-paused")
             elif copy.incoming and copy.state != "running":
@@ -389,6 +394,29 @@ class Libvirtd:
         copy.postcopy = "active"
         self.tell("MIGRATION", status="postcopy-active")
         self._rest = self.spawn(self._remainder(copy, stream))
+
+    def resume_qemu(self, path: str) -> None:
+        """QEMU's own `migrate` with `resume`; libvirt only sees how it ends."""
+        copy = self.host.copy
+        if copy is None or copy.postcopy != "paused":
+            raise LibvirtError("Cannot resume if there is no paused migration")
+        self.spawn(self._unattended(copy, path))
+
+    async def _unattended(self, copy: Copy, path: str) -> None:
+        connections: list[Any] = []
+        try:
+            await self._resume_out(copy, path, connections)
+            await self._rest
+        except LibvirtError:
+            copy.postcopy = "paused"
+            self.tell("MIGRATION", status="postcopy-paused")
+        finally:
+            for open_one in connections:
+                open_one.close()
+        if copy.alive and copy.postcopy == "active":
+            self.tell("MIGRATION", status="completed")
+            await asyncio.sleep(0.05)
+            self.world.kill(copy, 3)
 
     async def _step(self, rpc: tuple[Any, Any], reach: str = "") -> None:
         """A moment in which the job can be cancelled or notice that its peer has gone."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.migration.simfaults import Ended, play
+from tests.migration.simguest import World
+from xiatb.cli import migrationview as view
 from xiatb.experiments.faults.table import (
     BEFORE,
     FAULTS,
@@ -75,6 +77,32 @@ def test_a_guest_that_dies_before_the_commit_is_lost_not_moved(
     ended = play(tmp_path, monkeypatch, "destination-qemu", "answered")
     check(ended, "destination-qemu", "handover")
     assert "died at the destination" in ended.message
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall", "source-daemon"])
+def test_a_post_copy_goes_on_though_qemu_holds_its_main_lock(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirt at the destination would ask QEMU something that is never answered."""
+    monkeypatch.setattr(World, "lock_s", 1e9)
+    ended = play(tmp_path, monkeypatch, fault, "postcopy", mode="postcopy")
+    check(ended, fault, "postcopy")
+    assert ended.history.count("runs on hv2") == 1
+
+
+def test_a_recovery_that_carries_nothing_is_given_up_and_another_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The destination's daemon, which could ask QEMU out of band, has died; the lock is free after 200 s."""
+    monkeypatch.setattr(World, "lock_s", 200.0)
+    with caplog.at_level(logging.INFO, "xiatb.migration"):
+        ended = play(tmp_path, monkeypatch, "destination-daemon", "postcopy", mode="postcopy")
+    check(ended, "destination-daemon", "postcopy")
+    assert "recovery is left to libvirt" in caplog.text
+    assert "the recovery carried nothing for 60 s" in caplog.text
+    told = [view.decision(one) for one in ended.told]
+    assert told[0] == "post-copy: attempt 1 to go on has failed: the recovery carried nothing for 60 s"
+    assert 2 <= len(told) <= 3
 
 
 def check(ended: Ended, fault: str, phase: str) -> None:

@@ -238,5 +238,6 @@ def words(entry: Mapping[str, Any]) -> str:
         "bandwidth": f"bandwidth cap {value / (1 << 20):.0f} MiB/s" if value else "no bandwidth cap",
         "throttle": f"the guest's processors throttled to {100 - value} %",
         "postcopy": "switch to post-copy",
+        "recovery": f"attempt {value} to go on has failed",
     }[str(entry["kind"])]
     return f"{act}: {entry['reason']}"

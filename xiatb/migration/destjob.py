@@ -21,6 +21,7 @@ from xiatb.migration.examination import Examiner
 from xiatb.migration.fence import Fence
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
+from xiatb.migration.monitor import MonitorError, QemuMonitor, reopened
 from xiatb.migration.pagewatch import PageWatch
 from xiatb.migration.peercalls import CallGate, GatedWire
 from xiatb.migration.shell import JobShell, log
@@ -64,6 +65,7 @@ class DestinationJob(JobShell):
         self._holds = False
         self._watch: PageWatch | None = None
         self._examiner: Examiner | None = None
+        self._monitor: QemuMonitor | None = None
 
     @property
     def job(self) -> str:
@@ -92,6 +94,8 @@ class DestinationJob(JobShell):
             watch = self._watch.channel() if self._watch is not None and request.kind == "ram" else None
             if request.kind == "rpc":
                 wire = self._gated(wire)
+            elif request.kind == "ram":
+                self._watch_qemu()
             relay = await connect_local(wire, name, self._local(request.kind), watch)
         except IdentityError as error:
             log.warning("%s: %s", self.name, error)
@@ -229,6 +233,8 @@ class DestinationJob(JobShell):
         ok = self.outcome is not None and self.outcome.ok
         await self.relays.end(3.0 if ok else 0.0)
         self._remove_sockets()
+        if self._monitor is not None:
+            await self._monitor.close()
 
     def _remove_sockets(self) -> None:
         """Those that QEMU listened at; it removes them itself unless it is killed. A session that only asked
@@ -293,10 +299,12 @@ class DestinationJob(JobShell):
     def _pin(self, request: Request) -> str:
         return self._station.tls.pin if request.tls else ""
 
-    def _grant(self, request: Request) -> tuple[Channel, ...]:
-        """Tokens for all channels of the job, bound to the session at hand; earlier ones are worthless."""
+    def _grant(self, request: Request, *, memory_only: bool = False) -> tuple[Channel, ...]:
+        """Tokens for the channels of the job, bound to the session at hand; earlier ones are worthless."""
         assert self.link is not None  # noqa: S101 - asked for by a message of the peer
         self._book = TokenBook(request.job, self.link.session.channel_key)
+        if memory_only:
+            return self._book.grant("ram", params.memory_channels(request))
         channels = self._book.grant("rpc", 1) + self._book.grant("ram", params.memory_channels(request))
         if request.storage:
             channels += self._book.grant("nbd", len(request.disks))
@@ -304,13 +312,33 @@ class DestinationJob(JobShell):
 
     async def _regrant(self, request: Request) -> None:
         """Fresh channels for a post-copy: the old ones must be gone first, so that QEMU and libvirtd here
-        know that it is broken."""
+        know that it is broken. Without one for libvirt if QEMU itself waits for the stream already."""
         if self._book is not None:
             self._book.revoke()
         await self.relays.end(0.0)
+        uri = f"unix:{params.ram_socket(self._runtime, request.job)}"
+        ready = await reopened(self._own_monitor(request), uri, self.name)
         if self.link is not None:
-            self.machine.on_granted(self._grant(request), time.monotonic(), self._pin(request))
+            granted = self._grant(request, memory_only=ready)
+            self.machine.on_granted(granted, time.monotonic(), self._pin(request))
             self.step()
+
+    def _own_monitor(self, request: Request) -> QemuMonitor:
+        if self._monitor is None:
+            self._monitor = QemuMonitor(params.monitor_socket(self._runtime, request.guest))
+        return self._monitor
+
+    def _watch_qemu(self) -> None:
+        """QEMU is there now, and answers: later it may not."""
+        request = self.machine.request
+        if request is not None and request.mode != "precopy":
+            self.spawn(self._open_monitor(self._own_monitor(request)))
+
+    async def _open_monitor(self, monitor: QemuMonitor) -> None:
+        try:
+            await monitor.open()
+        except MonitorError as error:
+            log.info("%s: no monitor: %s", self.name, error.message)
 
     async def _clean(self, request: Request) -> None:
         """End the incoming guest, then remove what was made for it; see actions.Clean."""

@@ -40,6 +40,11 @@ def rpc_socket(directory: Path, job: str) -> Path:
     return directory / f"peer-{job}.sock"
 
 
+def monitor_socket(directory: Path, guest: str) -> Path:
+    """The guest's second QEMU monitor, the daemon's own; see monitor.py."""
+    return directory / f"qmp-{guest}.sock"
+
+
 def all_sockets(directory: Path, job: str) -> tuple[Path, Path, Path]:
     """Every socket that a job may make in this directory."""
     return rpc_socket(directory, job), ram_socket(directory, job), disk_socket(directory, job)

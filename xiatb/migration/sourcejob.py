@@ -33,7 +33,7 @@ from xiatb.migration.source import SourceMachine
 from xiatb.migration.stamps import stamps
 from xiatb.migration.station import Station
 from xiatb.migration.steering import Steering, bounds_of
-from xiatb.migration.transfer import Transfer
+from xiatb.migration.transfer import Transfer, recovery_failed
 from xiatb.migration.tuning import Tuning
 
 POLL_S = 0.1
@@ -138,6 +138,8 @@ class SourceJob(JobShell):
             status = str(event.data.get("status", ""))
             self.states.append({"status": status, "t_ns": event.t})
             self.spawn(self._first.on_status(status))
+            if self._transfer is not None:
+                self._transfer.on_status(status)
             if status == "active" and self.request.mode == "postcopy":
                 self.machine.switch(now)
             elif status == "postcopy-active":
@@ -279,15 +281,15 @@ class SourceJob(JobShell):
         gates: dict[str, Gate] = {"rpc": finish, "ram": await self._first.gate()}
         try:
             dial = partial(self._path.secured, self._station.tls, pin)
-            transfer.open(
-                granted, self.link.session.channel_key, dial, watches, gates, self._channel_open,
-                self._channel_ended,
-            )  # fmt: skip
+            transfer.open(granted, self.link.session.channel_key, dial, watches, gates, self._channel_open,
+                          self._channel_ended)  # fmt: skip
             reason = await transfer.run(resume=resume)
         except OSError as error:
             reason = str(error)
         if reason:
             log.info("%s: libvirt: %s", self.name, reason)
+            if resume and self._transfer is transfer:
+                self._note(recovery_failed(self.recoveries, reason))
             reason = await self._check_gone(reason)
         if reason and self._transfer is not transfer:
             return  # another attempt is under way
@@ -331,12 +333,10 @@ class SourceJob(JobShell):
             self._emit(event)
             turn += 1
             if turn % 2 == 0 and self.outcome is None and not self.machine.lost and self.link:
-                self.link.send(
-                    Progress(
-                        job=self.request.job, phase=event["phase"], passes=event["pass"],
-                        transferred=event["transferred"], remaining=event["remaining"], rate=event["rate"],
-                    )
-                )  # fmt: skip
+                self.link.send(Progress(
+                    job=self.request.job, phase=event["phase"], passes=event["pass"],
+                    transferred=event["transferred"], remaining=event["remaining"], rate=event["rate"],
+                ))  # fmt: skip
 
     async def _steer(self, stats: dict[str, Any]) -> None:
         """Let the controller look, once memory is being copied."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from xiatb.migration import params
 from xiatb.migration.channels import Dial, RelaySet, SourceChannels
@@ -23,10 +25,23 @@ from xiatb.migration.relay import Gate, Observer
 log = logging.getLogger("xiatb.migration")
 STUCK_S = 1.0
 """How long libvirt's call may take to return once its channels are closed."""
+PATIENCE_S = 60.0
+"""How long a recovery may carry nothing; then it is given up, and another one begins."""
+PAUSE_S, AGAIN_S = 5.0, 0.1
+"""How long QEMU may take to notice that its stream has gone, and how often it is asked meanwhile."""
+SETTLE_S = 5.0
+"""How long libvirt may take to see that a migration that it had given up has ended well."""
 CANCEL_TIMES, CANCEL_AGAIN_S = 8, 0.3
 """How often libvirt is asked to give up, and how far apart."""
 Watches = Mapping[str, Callable[[], tuple[Observer, Observer]]]
 """Makes the two observers of each channel of a kind, in the order in which these are opened."""
+
+
+def recovery_failed(attempt: int, reason: str) -> dict[str, Any]:
+    """What the user is shown when the attempt of that number to go on with a broken post-copy has failed; an
+    entry among the decisions, see controller.words."""
+    return {"kind": "recovery", "value": attempt, "reason": reason, "by": "post-copy",
+            "t_ns": time.monotonic_ns()}  # fmt: skip
 
 
 class Transfer:
@@ -47,6 +62,8 @@ class Transfer:
         self._relays = relays
         self._channels: SourceChannels | None = None
         self._over = asyncio.Event()
+        self._direct = False
+        self._came: asyncio.Future[str] | None = None
 
     def open(
         self,
@@ -60,6 +77,7 @@ class Transfer:
     ) -> None:
         """Listen for libvirt and QEMU; raises OSError."""
         job = self._request.job
+        self._direct = not any(channel.kind == "rpc" for channel in granted)
         self._channels = SourceChannels(
             job, granted, channel_key, dial, watches, gates, on_open, self._relays
         )
@@ -72,7 +90,59 @@ class Transfer:
             self._channels.listen("nbd", params.disk_socket(self._directory, job))
 
     async def run(self, *, resume: bool = False) -> str:
-        """Let libvirt migrate, or go on with a post-copy that broke; "" or libvirt's reason for a failure."""
+        """Let libvirt migrate, or go on with a post-copy that broke; "" or libvirt's reason for a failure.
+
+        A recovery that carries nothing for PATIENCE_S is given up."""
+        if not resume:
+            return await self._migrate(resume=False)
+        work = asyncio.ensure_future(self._resume_qemu() if self._direct else self._migrate(resume=True))
+        carried = -1
+        while carried != (carried := self._relays.moved("ram")):
+            if (await asyncio.wait([work], timeout=PATIENCE_S))[0]:
+                return work.result()
+        await self.close(0.0)
+        return f"the recovery carried nothing for {PATIENCE_S:g} s"
+
+    def on_status(self, status: str) -> None:
+        """QEMU's migration here has a new status."""
+        if self._came is not None and not self._came.done() and status in ("completed", "postcopy-paused"):
+            self._came.set_result(status)
+
+    async def _resume_qemu(self) -> str:
+        """QEMU there waits for the stream already: have QEMU here send it. libvirt at both sides sees the
+        migration end, which it had given up, and settles it (qemuMigrationProcessUnattended)."""
+        request, loop = self._request, asyncio.get_running_loop()
+        uri, end = f"unix:{params.ram_socket(self._directory, request.job)}", loop.time() + PAUSE_S
+        try:
+            while True:
+                try:
+                    self._came = loop.create_future()
+                    await self._driver.ask_qemu(request.guest, "migrate", uri=uri, resume=True)
+                    break
+                except DriverError as error:
+                    if "paused" not in error.message or loop.time() > end:
+                        return error.message
+                await asyncio.sleep(AGAIN_S)
+            status = await self._came
+        finally:
+            self._over.set()
+        if status != "completed":
+            return self._explained("the stream broke again")
+        await self._forget()
+        return ""
+
+    async def _forget(self) -> None:
+        """libvirt ends the copy here by itself, but keeps its definition unless it drove the end."""
+        loop, guest = asyncio.get_running_loop(), self._request.guest
+        end = loop.time() + SETTLE_S
+        try:
+            while await self._driver.state(guest) not in ("absent", "off") and loop.time() < end:
+                await asyncio.sleep(AGAIN_S)
+            await self._driver.destroy(guest)
+        except DriverError as error:
+            log.warning("%s: %s", guest, error)
+
+    async def _migrate(self, *, resume: bool) -> str:
         request, directory = self._request, self._directory
         if resume:
             parameters = params.recovery_parameters(request, directory)

@@ -14,7 +14,7 @@ from xiatb.lab.paths import LabPaths
 from xiatb.lab.state import read_state
 
 _VIRSH = ["virsh", "-q", "-c", "qemu:///system?socket=/run/libvirt/libvirt-sock"]
-_KEPT = "agent-"
+_KEPT = ("agent-", "qmp-")
 _ENTER_S = 30.0
 
 
