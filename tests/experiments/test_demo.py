@@ -102,6 +102,8 @@ def test_the_verification_holds(run: Run) -> None:
         ("hv2", "hv1"),
     ]
     assert [one["mode"] for one in result["migrations"]] == ["precopy", "hybrid"]
+    back = result["migrations"][1]["details"]["migration"]
+    assert "postcopy-active" in [state["status"] for state in back["qemu_states"]], back["decisions"]
 
 
 def test_a_cancelled_migration_leaves_the_guest_where_it_is(run: Run) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.node.netsim import Host, JoinRouter, Sim
 from xiatb.node import effects as fx
+from xiatb.node import join_messages as jm
 from xiatb.node.join import JoinConfig
 
 
@@ -160,6 +161,35 @@ def test_a_guest_that_was_invited_joins_once_however_often_its_move_is_announced
     sim.run(0.1)
     joins = host.join.stats["signed"] - signed
     assert joins <= 2, "one JOIN, and a LEAVE for the old router"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_guest_with_a_delegation_waits_to_be_told_where_it_is(told: bool) -> None:
+    """It signs nothing and asks nobody while its announcement runs; untold, it looks around in the end."""
+    sim, router, host = pair()
+    sim.run(1, lambda: host.at_router(router))
+    other = JoinRouter(sim, "r2", "ad2")
+    link = sim.connect(router, other)
+    join = jm.parse(host.join.delegate(other.join.invitation(host.hid, 0, sim.now)))
+    assert isinstance(join, jm.Join)
+    sim.links[0].ends = ((host, 0), link.ends[1])  # the cable of port 0 now ends at the other router
+    other.links[0] = sim.links[0]
+    other.join.arrival(0, join, sim.now, sim.now + 2.0)
+    other.settle()
+    assert host.hid in other.hosts()
+    signed = host.join.stats["signed"]
+    for _ in range(3):
+        host.join.kick(0, sim.now)
+        host.settle()
+        sim.run(0.05)
+    assert host.at_router(router) and host.join.stats["signed"] == signed
+    if told:
+        assert other.join.accept_again(host.hid)
+        other.settle()
+        assert sim.run(1, lambda: host.at_router(other)) < 0.05
+        assert host.join.stats["signed"] == signed
+    else:
+        assert sim.run(2, lambda: host.at_router(other)) < 0.6
 
 
 def test_a_kick_finds_a_new_router_behind_the_same_port() -> None:

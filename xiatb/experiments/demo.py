@@ -40,7 +40,7 @@ _SETTLE_NS = 1_000_000_000
 """How long after a commit the window of a migration lasts."""
 _BEFORE_NS = 500_000_000
 _PRECOPY: Json = {"storage": True}
-_POSTCOPY: Json = {"storage": True, "mode": "hybrid", "after_passes": 3}
+_POSTCOPY: Json = {"storage": True, "mode": "hybrid", "after_passes": 2}
 """Some passes first: under TCG a guest that has to ask for every page would not answer for seconds."""
 
 

@@ -7,6 +7,10 @@ from xiatb.node.membership import Membership
 
 RETRY_FIRST = 0.02
 RETRY_LAST = 0.5
+EXPECTED = 0.5
+"""Seconds that a guest with a delegation waits for the ACCEPT of the router where it now is before it looks
+around by itself. To look around at once costs its processor what its clients' requests need, and its old
+router's attachment would be refreshed: its sessions would move to where they are."""
 SILENT_BEACONS = 2.5
 FRESH_TRIES = 3
 SETTLING = 1.0

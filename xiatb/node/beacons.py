@@ -70,6 +70,11 @@ class Beacons:
         self._quiet.add(port)
         self.signed.pop(port, None)
 
+    def put_off(self, port: int, until: float) -> None:
+        """The next one not before `until`."""
+        if port in self._due:
+            self._due[port] = max(self._due[port], until)
+
     def wake(self, port: int, now: float) -> None:
         """There is a host at `port`, or no router any more: beacons come at the usual interval."""
         if port in self._quiet:

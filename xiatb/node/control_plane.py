@@ -15,6 +15,7 @@ from typing import NamedTuple
 from xiatb.identity.keys import KeyPair
 from xiatb.node.effects import Effect, HostJoined, HostLeft, HostMoved, RouterAt
 from xiatb.node.join import Caps, JoinConfig, RouterJoin
+from xiatb.node.join_messages import Join
 from xiatb.node.routing import LinkState, RoutingConfig, RoutingPort
 from xiatb.wire.xid import XID
 
@@ -118,6 +119,11 @@ class ControlPlane:
     def invitation(self, hid: XID, port: int, now: float) -> bytes:
         """An INVITE for `hid` at `port`, to be handed to it before it comes here."""
         return self.join.invitation(hid, port, now)
+
+    def arrival(self, port: int, join: Join, now: float, silent_until: float) -> None:
+        """Attach a host by a JOIN that came before it; `accept_again` tells it when it runs."""
+        self.join.arrival(port, join, now, silent_until)
+        self._settle(now)
 
     def accept_again(self, hid: XID, now: float) -> bool:
         """Repeat the ACCEPT of a host; False when it is not attached here."""

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from xiatb.node.gateway_cores import GatewayCores
 
 MAX_HELD = 256
+TELL_S = 0.15
+"""From RESUME until the guest is told where it is. Until then it answers the requests that waited for it, by
+its old address; to believe a new one and to tell its peers costs a TCG guest some 80 ms of its processor,
+which would add to the downtime if it came first."""
+UNRESUMED_S = 2.0
+"""The same from the attachment, for a RESUME that nobody reports."""
 MAX_REDIRECT = 60.0
 """Longest redirection in seconds; who has not heard of the move by then asks the rendezvous service."""
 _ETH_P_XARP = b"\x99\x90"
@@ -45,6 +51,7 @@ class Handover:
         self._ad = ad
         self._held: dict[bytes, tuple[int, Join]] = {}
         self._away: dict[bytes, tuple[asyncio.TimerHandle, int]] = {}
+        self._untold: dict[bytes, asyncio.TimerHandle] = {}
         self.stats = {"delegations": 0, "delegations_used": 0, "redirects": 0}
 
     # Destination
@@ -71,7 +78,8 @@ class Handover:
     def arrive(self, hid: XID, port: int) -> bool:
         """The guest has stopped elsewhere, or runs here: attach it by its delegation and say so.
 
-        True when it is attached by one; called again, the ACCEPT is repeated. Otherwise it must be invited.
+        True when it is attached by one; called again, it runs and will be told so after TELL_S. Otherwise it
+        must be invited.
         """
         self.stay(hid)
         held = self._held.get(hid.id)
@@ -81,12 +89,11 @@ class Handover:
         here = self._plane.join.hosts.get(hid.id)
         if here is not None and here.seq == join.seq:
             del self._held[hid.id]
-            self._plane.accept_again(hid, now)
-            self._cores.run()
+            self._tell_after(TELL_S, hid)
             self._announce(hid)
             self._node.host_joined(HostJoined(hid, port, here.mac, here.seq, here.record))
             return True
-        self._plane.receive_join(port, join.mac, join.raw, now)
+        self._plane.arrival(port, join, now, now + UNRESUMED_S)
         self._cores.run()
         here = self._plane.join.hosts.get(hid.id)
         if here is None or here.seq != join.seq:
@@ -94,8 +101,24 @@ class Handover:
             del self._held[hid.id]
             return False
         self.stats["delegations_used"] += 1
+        self._tell_after(UNRESUMED_S, hid)
         self._announce(hid)
         return True
+
+    def _tell_after(self, seconds: float, hid: XID) -> None:
+        self._forget_telling(hid)
+        self._untold[hid.id] = self._node.loop.call_later(seconds, self._tell, hid)
+
+    def _forget_telling(self, hid: XID) -> None:
+        waiting = self._untold.pop(hid.id, None)
+        if waiting is not None:
+            waiting.cancel()
+
+    def _tell(self, hid: XID) -> None:
+        """Its ACCEPT makes the guest move its sessions to this router."""
+        del self._untold[hid.id]
+        self._plane.accept_again(hid, time.monotonic())
+        self._cores.run()
 
     def _announce(self, hid: XID) -> None:
         """Tell all links by XARP that the guest is behind this router now."""
@@ -144,13 +167,15 @@ class Handover:
     def drop(self, hid: XID) -> None:
         """Forget all about the guest; what may stand of its attachment is not touched."""
         self._held.pop(hid.id, None)
+        self._forget_telling(hid)
         self._end_redirection(hid)
 
     def close(self) -> None:
         """Ends the timers."""
-        for timer, _ in self._away.values():
+        for timer in (*(timer for timer, _ in self._away.values()), *self._untold.values()):
             timer.cancel()
         self._away.clear()
+        self._untold.clear()
 
     def _gone(self, hid: XID) -> None:
         """The time is up; the guest may be on its way back already."""

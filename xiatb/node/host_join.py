@@ -22,7 +22,7 @@ from xiatb.errors import IdentityError, WireError
 from xiatb.identity.keys import KeyPair
 from xiatb.node import join_messages as jm
 from xiatb.node import membership
-from xiatb.node.attachment import RETRY_FIRST, RETRY_LAST, SETTLING, Attachment, Attempt
+from xiatb.node.attachment import EXPECTED, RETRY_FIRST, RETRY_LAST, SETTLING, Attachment, Attempt
 from xiatb.node.delegation import invitation
 from xiatb.node.effects import Effect, ForgetNeighbour, Locator, LocatorLost, Log, SendJoin, SetNeighbour
 from xiatb.node.membership import MembershipCache
@@ -81,17 +81,18 @@ class HostJoin:
     # Events
 
     def kick(self, port: int, now: float) -> None:
-        """The link of `port` came up or the guest was told that it moved: look around at once."""
+        """The link of `port` came up or the guest was told that it moved: look around, unless others tell."""
         if self.closed:
             return
-        at = self.attachment
+        at, wait = self.attachment, EXPECTED if self._delegated is not None else RETRY_FIRST
         if at is not None and at.port == port:
             if now < at.settled_at:
                 return
             at.suspect = True
-            at.refresh_at = min(at.refresh_at, now + RETRY_FIRST)  # unless another router is found first
-        self._send(port, BROADCAST_MAC, jm.pack_solicit(self.hid.id))
-        self._schedule_solicit(now, RETRY_FIRST)
+            at.refresh_at = min(at.refresh_at, now + wait)  # unless another router is found first
+        if self._delegated is None:
+            self._send(port, BROADCAST_MAC, jm.pack_solicit(self.hid.id))
+        self._schedule_solicit(now, wait)
 
     def link_down(self, port: int, now: float) -> None:
         """The link of `port` went down: an attachment there is lost, the other ports are asked."""
@@ -390,9 +391,8 @@ class HostJoin:
         if at is not None and not at.suspect and now < at.silent_at():
             self._solicit_at = None
             return
-        message = jm.pack_solicit(self.hid.id)
         for port in self.ports:
-            self._send(port, BROADCAST_MAC, message)
+            self._send(port, BROADCAST_MAC, jm.pack_solicit(self.hid.id))
         self._solicit_at = now + self._solicit_delay * self._rng.uniform(0.9, 1.1)
         self._solicit_delay = min(RETRY_LAST, self._solicit_delay * 2)
 

@@ -198,6 +198,15 @@ class RouterJoin:
         self._expected[hid.id] = expected
         return message
 
+    def arrival(self, port: int, join: jm.Join, now: float, silent_until: float) -> None:
+        """Attach a host by a JOIN that came before it, if it is good. Nothing is sent, no beacon before
+        `silent_until` either: a guest that does not run yet would find it in front of its clients' requests.
+        `accept_again` tells it."""
+        before = len(self._effects)
+        self.receive(port, join.mac, join.raw, now)
+        self._effects[before:] = [one for one in self._effects[before:] if not isinstance(one, SendJoin)]
+        self._beacons.put_off(port, silent_until)
+
     def accept_again(self, hid: XID) -> bool:
         """Repeat the ACCEPT of a host that is attached here; False when it is not."""
         host = self.hosts.get(hid.id)
