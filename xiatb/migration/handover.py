@@ -33,8 +33,8 @@ from xiatb.node.join_messages import JOIN_LEN
 from xiatb.wire.xid import XID
 
 log = logging.getLogger("xiatb.migration")
-ASK_S = 5.0
-"""How long the guest may take to sign, while the transfer goes on."""
+ASK_S = 20.0
+"""How long the guest may take to sign, while the transfer goes on: a busy one under TCG takes seconds."""
 CONSENT_S = 2.0
 """How long a migration waits for the guest's consent before it begins when the policy here asks for it."""
 UNASKED_S = 0.5
