@@ -60,9 +60,13 @@ class Direction:
 
 def main() -> None:
     devices = [PacketSocket(name, ALL, receive_buffer=16 << 20) for name in sys.argv[1:3]]
-    rng = random.Random(int(sys.argv[3]))
+    # Each way has dice of its own: what befalls its frames then does not depend on how the two ways mix.
+    dice = [random.Random(f"{sys.argv[3]} {way}") for way in range(2)]
     odds = [float(text) for text in sys.argv[4:7]]
-    ways = [Direction(devices[0], devices[1], rng, odds), Direction(devices[1], devices[0], rng, odds)]
+    ways = [
+        Direction(devices[0], devices[1], dice[0], odds),
+        Direction(devices[1], devices[0], dice[1], odds),
+    ]
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
     sys.stdout.write('{"ready": true}\n')

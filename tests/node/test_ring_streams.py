@@ -37,8 +37,10 @@ def test_100_mb_over_a_bad_link(lab: MiniLab) -> None:
     sent, got = told(sender), told(server)
     assert got["size"] == SIZE and got["digest"] == sent["digest"]
     impair.send_signal(signal.SIGTERM)
-    for counts in told(impair):
-        assert counts["lost"] > 10 and counts["duplicated"] > 10 and counts["reordered"] > 10, counts
+    data, acks = told(impair)
+    # About 11,600 frames of data; how many ACKs come back depends on how many frames each of them covers.
+    assert min(data["lost"], data["duplicated"], data["reordered"]) > 50, data
+    assert min(acks["lost"], acks["duplicated"], acks["reordered"]) > 0, acks
 
 
 def switch(lab: MiniLab, client: Client, up: str, down: str, address: str) -> None:
