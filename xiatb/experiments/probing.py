@@ -18,6 +18,7 @@ from xiatb.lab.context import in_node, last_words, node_environment
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.priority import MEASUREMENT, prioritised
 from xiatb.lab.state import read_state
+from xiatb.node.session import favour_session
 
 _READY_S = 60.0
 _CHECK_S = 40.0
@@ -66,6 +67,7 @@ class ProbeProcess:
                 env={**os.environ, **node_environment(paths, state, node)},
                 start_new_session=True,
             )
+        favour_session(self._child.pid, MEASUREMENT)
         self._buffer = b""
 
     def __enter__(self) -> Self:

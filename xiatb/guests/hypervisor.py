@@ -14,6 +14,7 @@ from xiatb.guests.model import GuestRecord
 from xiatb.lab.extensions import LabContext
 from xiatb.lab.priority import GUEST, favour_processors, prioritised
 from xiatb.lab.process import ProcessId, identify, stop_all
+from xiatb.node.session import favour_session
 
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: "running",
@@ -57,6 +58,7 @@ class Hypervisor:
         self._process = context.spawn(
             self.name, prioritised(libvirtd.argv(listens=self._listens), GUEST), what=self.daemon, log=log
         )
+        favour_session(self._process.pid, GUEST)
         self._connection = libvirtd.wait_ready(self.root, self._process)
 
     def _open(self) -> libvirt.virConnect:

@@ -79,7 +79,7 @@ KERNEL_MODULES = (
 KERNEL_CMDLINE = (
     "console=ttyS0 quiet loglevel=4 panic=5 nokaslr mitigations=off tsc=reliable "
     "no_timer_check random.trust_cpu=on ipv6.disable=1 net.ifnames=0 rcupdate.rcu_expedited=1 "
-    "init_on_free=1"
+    "init_on_free=1 noautogroup"
 )
 
 XIATB_PARTS = (

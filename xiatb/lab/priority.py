@@ -13,6 +13,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from xiatb.node.session import favour_session
+
 NETWORK = -12
 MEASUREMENT = -10
 GUEST = -6
@@ -28,7 +30,9 @@ def prioritised(argv: Sequence[str], niceness: int) -> list[str]:
 
 def favour_processors(pid: int) -> int:
     """Gives the virtual processors of the QEMU process `pid` (its threads "CPU n/KVM" or "CPU n/TCG", see
-    QEMU's accel/) the niceness PROCESSOR; how many got it. 0 without the privilege or the process."""
+    QEMU's accel/) the niceness PROCESSOR, and QEMU as a whole that towards other sessions; how many got it.
+    0 without the privilege or the process."""
+    favour_session(pid, PROCESSOR)
     done = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

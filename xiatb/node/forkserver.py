@@ -33,6 +33,7 @@ from xiatb.errors import XiatbError
 from xiatb.identity.keys import KeyPair, verify
 from xiatb.node.__main__ import READY_FD, run_file
 from xiatb.node.config import KINDS
+from xiatb.node.session import favour_session
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _PR_SET_NAME = 15
@@ -172,6 +173,7 @@ def become(request: ForkRequest) -> int:
         os.setpriority(os.PRIO_PROCESS, 0, request.niceness)
     except PermissionError as error:
         sys.stderr.write(f"niceness {request.niceness}: {error.strerror}; running all the same\n")
+    favour_session(os.getpid(), request.niceness)
     gc.enable()
     return run_file(request.config)
 

@@ -7,7 +7,6 @@ ready on a pipe (XIATB_READY_FD); a service says up on its socket pair.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import gc
 import importlib
@@ -18,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from xiatb.guests.agent.niceness import LOAD, NODE, SERVICES, take
 from xiatb.guests.agent.protocol import LineDecoder, Message, encode
 from xiatb.guests.agent.services.base import Service, ServiceSpec, run
 from xiatb.guests.agent.services.echo import Echo
@@ -53,13 +53,6 @@ def build_service(spec: ServiceSpec, seed: int) -> Service:
     if spec.kind == "writer":
         return Writer(spec, seed)
     raise ValueError(f"unknown service kind {spec.kind!r}")
-
-NODE_NICENESS = -10
-"""The guest's node process goes before its load: on it depends how soon a guest has its new address."""
-SERVICE_NICENESS = {"responder": -19, "echo": -10, "ip_echo": -10}
-"""By kind, 0 for others. What answers single requests goes before streams, which have buffers to wait in,
-and those before what only makes load. Under TCG a guest that has just been moved runs every piece of code for
-the first time: some 50 ms for a datagram's way and again for a stream's, so its clients see the order."""
 
 
 def fork(what: str, body: Callable[[], object]) -> int:
@@ -176,8 +169,7 @@ class Children:
         def body() -> object:
             os.close(self._ready_fd)
             os.environ["XIATB_READY_FD"] = str(child_end)
-            with contextlib.suppress(PermissionError):  # only the tests' agent lacks the right
-                os.nice(NODE_NICENESS)
+            take(NODE)
             return importlib.import_module("xiatb.node.__main__").main(["xiatb.node", path])
 
         fork("node", body)
@@ -187,8 +179,7 @@ class Children:
         other.close()
         for earlier in self._sockets:
             earlier.close()
-        with contextlib.suppress(PermissionError):  # only the tests' agent lacks the right
-            os.nice(SERVICE_NICENESS.get(spec.kind, 0))
+        take(SERVICES.get(spec.kind, LOAD))
         run(spec.name, lambda: build_service(spec, self._seed), control)
 
     async def attach(self) -> None:

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import os
 
+from xiatb.guests.agent.niceness import become_load
 from xiatb.guests.agent.ops import argv_of, environment_of
 from xiatb.guests.agent.protocol import Message
 
@@ -97,6 +98,7 @@ class Jobs:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
+                preexec_fn=become_load,
             )
         except FileNotFoundError:
             return {"job": 0, "code": 127}

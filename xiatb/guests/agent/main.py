@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
-from xiatb.guests.agent import ops, serialport
+from xiatb.guests.agent import niceness, ops, serialport
 from xiatb.guests.agent.children import Children
 from xiatb.guests.agent.ipnet import IpNet
 from xiatb.guests.agent.jobs import Jobs
@@ -163,6 +163,7 @@ def main(path: str = CONFIG) -> int:
     os.environ.update(environment)
     children = Children(config)
     children.start()
+    niceness.take(niceness.AGENT)
     fd = serialport.open_raw(str(config.get("serial", "/dev/ttyS1")))
     asyncio.run(_live(fd, name, children, environment, ip))
     if not config.get("test"):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from xiatb.guests.agent.niceness import become_load
 from xiatb.guests.agent.pattern import file_pieces
 from xiatb.guests.agent.protocol import Message
 
@@ -137,6 +138,7 @@ async def execute(message: Message, extra: dict[str, str]) -> Message:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=become_load,
     )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -1,0 +1,35 @@
+"""How much of the processors a whole session gets.
+
+Where the kernel groups processes by session (sched(7), "The autogroup feature"; the default of Debian's
+kernels), a nice value counts only among the processes of one session, and every process of a lab leads a
+session of its own: without a niceness of their groups all of them would get the same share.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ENABLED = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+def grouped() -> bool:
+    """True when the kernel shares processors out among sessions first."""
+    try:
+        return ENABLED.read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        return False
+
+
+def favour_session(pid: int, niceness: int) -> bool:
+    """Gives the group of the session that process `pid` leads the niceness (-20 first to 19 last).
+
+    False without the privilege, when the process is gone or leads no session (its group is others', too),
+    or when the kernel does not group sessions."""
+    try:
+        if not grouped() or os.getsid(pid) != pid:
+            return False
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), encoding="ascii")
+    except OSError:
+        return False
+    return True
