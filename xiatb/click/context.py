@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from xiatb.click.errors import ConfigError
 from xiatb.click.packet import Packet
 from xiatb.wire.dag import DAG
 
@@ -68,6 +69,14 @@ class Context(Protocol):
 
     def log(self, level: str, msg: str) -> None:
         """A line for the node's log."""
+
+
+def port_of(ctx: Context, name: str) -> Device:
+    """The port that an element's configuration names; raises ConfigError when the node has none so called."""
+    device = ctx.device(name)
+    if device is None:
+        raise ConfigError(f"the node has no port '{name}'")
+    return device
 
 
 class ManualTimer:

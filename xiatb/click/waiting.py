@@ -1,11 +1,13 @@
-"""Packets that wait until the address of a neighbour is known: what ARPQuerier and XARPQuerier share."""
+"""What ARPQuerier and XARPQuerier share: packets that wait until the address of a neighbour is known."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from xiatb.click.context import Timer
+from xiatb.click.context import Context, Timer, port_of
+from xiatb.click.element import Element, Receiver
 from xiatb.click.packet import Packet
 
 PER_NEIGHBOUR = 64
@@ -102,3 +104,51 @@ class WaitingList:
         sought.tries += 1
         sought.timer = self._timer(self._retry, lambda: self._seek(key))
         self._ask(key)
+
+
+class Querier(Element):
+    """Addresses the packets of input 0 to their neighbours; frames at input 1 teach it addresses. Requests,
+    too, leave by output 0. Packets whose neighbour is silent leave by output 1 if that is connected."""
+
+    __slots__ = ("devname", "failed", "mac", "retry", "tries", "waiting")
+    PORTS = "2/1-2"
+    PROCESSING = "push"
+    devname: str
+    retry: float
+    tries: int
+
+    def configure(self, args: dict[str, Any]) -> None:
+        """Take the arguments."""
+        super().configure(args)
+        self.waiting = WaitingList(self.timer, self.retry, self.tries, self._ask, self._fail)
+        self.mac = bytes(6)
+        self.failed: Receiver | None = None
+
+    def initialize(self, ctx: Context) -> None:
+        """Learn the port's address."""
+        self.mac = port_of(ctx, self.devname).mac
+        self.failed = self.optional_output(1)
+
+    def cleanup(self) -> None:
+        """Stop the timers."""
+        self.waiting.close()
+
+    def receiver(self, port: int) -> Receiver:
+        """One function an input."""
+        return self.receive if port == 0 else self._learn
+
+    def push(self, port: int, p: Packet) -> None:
+        """Either input."""
+        self.receiver(port)(p)
+
+    def _learn(self, p: Packet) -> None:
+        """A frame came in."""
+        raise NotImplementedError
+
+    def _ask(self, key: bytes) -> None:
+        """Send one request for a neighbour."""
+        raise NotImplementedError
+
+    def _fail(self, p: Packet) -> None:
+        """A packet cannot be addressed."""
+        raise NotImplementedError

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_ip_prefix, to_positive, to_seconds, to_text
-from xiatb.click.context import Context
-from xiatb.click.element import Element, ReadHandler, Receiver, listing, shows, zeroes
-from xiatb.click.errors import ConfigError
+from xiatb.click.element import ReadHandler, listing, shows, zeroes
 from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
-from xiatb.click.waiting import WaitingList
+from xiatb.click.waiting import Querier
 from xiatb.errors import WireError
 from xiatb.wire import arp, ipencap
 
@@ -18,7 +16,7 @@ _NOWHERE = bytes(4)
 MAX_ENTRIES = 1024
 
 
-class ARPQuerier(Element):
+class ARPQuerier(Querier):
     """Writes the Ethernet header of IPv4 packets: to their destination when that is within IP's prefix, else
     to GATEWAY.
 
@@ -31,12 +29,7 @@ class ARPQuerier(Element):
     An address is asked for again after TIMEOUT.
     """
 
-    __slots__ = (
-        "devname", "drops", "failed", "gateway", "ip", "known", "mac", "malformed", "mask", "net", "queries",
-        "retry", "timeout", "tries", "waiting",
-    )  # fmt: skip
-    PORTS = "2/1-2"
-    PROCESSING = "push"
+    __slots__ = ("drops", "gateway", "ip", "known", "malformed", "mask", "net", "queries", "timeout")
     ARGS = (
         Arg("DEVNAME", to_text, "port whose address is the source", REQUIRED),
         Arg("IP", to_ip_prefix, "own address with prefix length", REQUIRED),
@@ -52,11 +45,8 @@ class ARPQuerier(Element):
         "malformed": shows("malformed", "frames that are not ARP for IPv4"),
     }
     WRITE = {"reset": zeroes("queries", "drops", "malformed")}
-    devname: str
     ip: tuple[bytes, int]
     gateway: tuple[bytes, int]
-    retry: float
-    tries: int
     timeout: float
 
     def configure(self, args: dict[str, Any]) -> None:
@@ -66,29 +56,6 @@ class ARPQuerier(Element):
         self.mask = 0xFFFFFFFF << (32 - self.ip[1]) & 0xFFFFFFFF
         self.net = int.from_bytes(self.ip[0], "big") & self.mask
         self.known: dict[bytes, tuple[bytes, float]] = {}
-        self.waiting = WaitingList(self.timer, self.retry, self.tries, self._ask, self._fail)
-        self.mac = bytes(6)
-        self.failed: Receiver | None = None
-
-    def initialize(self, ctx: Context) -> None:
-        """Learn the port's address."""
-        device = ctx.device(self.devname)
-        if device is None:
-            raise ConfigError(f"the node has no port '{self.devname}'")
-        self.mac = device.mac
-        self.failed = self.optional_output(1)
-
-    def cleanup(self) -> None:
-        """Stop the timers."""
-        self.waiting.close()
-
-    def receiver(self, port: int) -> Receiver:
-        """One function an input."""
-        return self.receive if port == 0 else self._learn
-
-    def push(self, port: int, p: Packet) -> None:
-        """Either input."""
-        self.receiver(port)(p)
 
     def receive(self, p: Packet) -> None:
         """Address a packet, or keep it until its neighbour is known."""

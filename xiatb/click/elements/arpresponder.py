@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_ip_prefix, to_text
-from xiatb.click.context import Context
+from xiatb.click.context import Context, port_of
 from xiatb.click.element import Element, shows, zeroes
-from xiatb.click.errors import ConfigError
 from xiatb.click.packet import ETHER_LEN, Packet
 from xiatb.errors import WireError
 from xiatb.wire import arp
@@ -39,10 +38,7 @@ class ARPResponder(Element):
 
     def initialize(self, ctx: Context) -> None:
         """Learn the port's address."""
-        device = ctx.device(self.devname)
-        if device is None:
-            raise ConfigError(f"the node has no port '{self.devname}'")
-        self.mac = device.mac
+        self.mac = port_of(ctx, self.devname).mac
 
     def receive(self, p: Packet) -> None:
         """Answer a request."""

@@ -6,9 +6,8 @@ from functools import partial
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
-from xiatb.click.context import Context
+from xiatb.click.context import Context, port_of
 from xiatb.click.element import Element, shows, zeroes
-from xiatb.click.errors import ConfigError
 from xiatb.click.packet import ETHER_LEN, Packet
 
 
@@ -38,9 +37,7 @@ class FromDevice(Element):
 
     def initialize(self, ctx: Context) -> None:
         """Ask the port for its frames."""
-        device = ctx.device(self.devname)
-        if device is None:
-            raise ConfigError(f"the node has no port '{self.devname}'")
+        device = port_of(ctx, self.devname)
         receive = self.targets[0][0].shortcut(self) or self.receive_frames
         device.set_receiver(partial(self.sched.burst, receive))
 

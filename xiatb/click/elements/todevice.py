@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
-from xiatb.click.context import Context, Device
+from xiatb.click.context import Context, Device, port_of
 from xiatb.click.element import Element, shows, zeroes
-from xiatb.click.errors import ConfigError
 from xiatb.click.flows import Trace
 from xiatb.click.packet import Packet
 
@@ -44,10 +43,7 @@ class ToDevice(Element):
 
     def initialize(self, ctx: Context) -> None:
         """Find the port and, when the input is pull, listen to the queue."""
-        device = ctx.device(self.devname)
-        if device is None:
-            raise ConfigError(f"the node has no port '{self.devname}'")
-        self.device = device
+        self.device = port_of(ctx, self.devname)
         self.sched.senders.append((self.burst, self._send))
         self.listen(self._wake)
 

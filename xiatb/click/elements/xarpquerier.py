@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_positive, to_seconds, to_text
-from xiatb.click.context import Context, Timer
-from xiatb.click.element import Element, ReadHandler, Receiver, WriteHandler, listing, shows, zeroes
-from xiatb.click.errors import ConfigError, HandlerError
+from xiatb.click.context import Timer
+from xiatb.click.element import ReadHandler, WriteHandler, listing, shows, zeroes
+from xiatb.click.errors import HandlerError
 from xiatb.click.flows import Trace
 from xiatb.click.packet import ETHER_LEN, REASON_NEIGHBOUR, Packet
-from xiatb.click.waiting import WaitingList
+from xiatb.click.waiting import Querier
 from xiatb.errors import WireError
 from xiatb.wire import xarp
 from xiatb.wire.xid import XID
@@ -37,7 +37,7 @@ class _Neighbour:
         self.polled = now
 
 
-class XARPQuerier(Element):
+class XARPQuerier(Querier):
     """Writes the Ethernet header for the neighbour that a packet's `nexthop` annotation names (a HID).
 
     Input 0: XIP packets to send. Input 1: XARP frames received; replies, asked for or not, teach
@@ -51,11 +51,9 @@ class XARPQuerier(Element):
     """
 
     __slots__ = (
-        "capacity", "changed", "devname", "drops", "failed", "headers", "mac", "malformed", "neighbours",
-        "poll", "queries", "replies", "retry", "sweeping", "timeout", "tries", "waiting",
+        "capacity", "changed", "drops", "headers", "malformed", "neighbours", "poll", "queries", "replies",
+        "sweeping", "timeout",
     )  # fmt: skip
-    PORTS = "2/1-2"
-    PROCESSING = "push"
     ARGS = (
         Arg("DEVNAME", to_text, "port whose address is the source", REQUIRED),
         Arg("CAPACITY", to_positive, "packets that may wait for addresses", 2048, positional=False),
@@ -64,10 +62,7 @@ class XARPQuerier(Element):
         Arg("TIMEOUT", to_seconds, "how long an address holds without confirmation", 300.0, positional=False),
         Arg("POLL", to_seconds, "age at which an address is asked for again", 60.0, positional=False),
     )
-    devname: str
     capacity: int
-    retry: float
-    tries: int
     timeout: float
     poll: float
 
@@ -77,33 +72,14 @@ class XARPQuerier(Element):
         self.queries = self.replies = self.drops = self.malformed = 0
         self.headers: dict[bytes, bytes] = {}
         self.neighbours: dict[bytes, _Neighbour] = {}
-        self.waiting = WaitingList(self.timer, self.retry, self.tries, self._ask, self._fail)
-        self.mac = bytes(6)
         self.sweeping: Timer | None = None
-        self.failed: Receiver | None = None
         self.changed: NeighbourWatcher | None = None
-
-    def initialize(self, ctx: Context) -> None:
-        """Learn the port's address."""
-        device = ctx.device(self.devname)
-        if device is None:
-            raise ConfigError(f"the node has no port '{self.devname}'")
-        self.mac = device.mac
-        self.failed = self.optional_output(1)
 
     def cleanup(self) -> None:
         """Stop the timers."""
         if self.sweeping is not None:
             self.sweeping.cancel()
-        self.waiting.close()
-
-    def receiver(self, port: int) -> Receiver:
-        """One function an input."""
-        return self.receive if port == 0 else self._learn
-
-    def push(self, port: int, p: Packet) -> None:
-        """Either input."""
-        self.receiver(port)(p)
+        super().cleanup()
 
     def receive(self, p: Packet) -> None:
         """Address a packet, or keep it until its neighbour is known."""

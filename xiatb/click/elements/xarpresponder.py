@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.args import REQUIRED, Arg, to_text
-from xiatb.click.context import Context
+from xiatb.click.context import Context, port_of
 from xiatb.click.element import Element, Receiver, WriteHandler, shows, zeroes
-from xiatb.click.errors import ConfigError, HandlerError
+from xiatb.click.errors import HandlerError
 from xiatb.click.packet import Packet
 from xiatb.errors import WireError
 from xiatb.wire import xarp
@@ -49,10 +49,7 @@ class XARPResponder(Element):
 
     def initialize(self, ctx: Context) -> None:
         """Learn the port's address."""
-        device = ctx.device(self.devname)
-        if device is None:
-            raise ConfigError(f"the node has no port '{self.devname}'")
-        self.mac = device.mac
+        self.mac = port_of(ctx, self.devname).mac
         self.other = self.optional_output(1)
 
     def receive(self, p: Packet) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xiatb.click.args import Arg, to_mac, to_text
-from xiatb.click.context import Context
+from xiatb.click.context import Context, port_of
 from xiatb.click.element import Element
-from xiatb.click.errors import ConfigError
 from xiatb.click.flows import Trace
 from xiatb.click.packet import ETHER_LEN, Packet
 
@@ -34,9 +33,7 @@ class XIAEtherEncap(Element):
     def initialize(self, ctx: Context) -> None:
         """Learn the port's address."""
         if self.devname:
-            device = ctx.device(self.devname)
-            if device is None:
-                raise ConfigError(f"the node has no port '{self.devname}'")
+            device = port_of(ctx, self.devname)
             self.header = self.dst + device.mac + b"\xc0\xde"
 
     def simple_action(self, p: Packet) -> Packet | None:
