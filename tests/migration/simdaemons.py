@@ -264,7 +264,8 @@ def _snapshot(host: SimHost) -> dict[Path, bytes | None]:
     """Files (None: a socket) that a process which is killed leaves behind. The sockets at the destination are
     not its own, but QEMU's."""
     places = (host.runtime, host.state_dir / "migrations", host.disks)
-    files = [path for place in places if place.exists() for path in place.iterdir()]
+    found = [path for place in places if place.exists() for path in place.iterdir()]
+    files = [path for path in found if not path.is_fifo()]
     own = [path for path in files if host.name == "hv1" or not path.is_socket()]
     return {path: None if path.is_socket() else path.read_bytes() for path in own}
 
@@ -385,7 +386,8 @@ class Scene:
         for host in self.world.hosts.values():
             places = (host.runtime, host.state_dir / "migrations")
             found += [str(path) for place in places if place.exists() for path in place.iterdir()]
-        monitors = {str(simmonitor.path_of(host.copy)) for host in self.world.hosts.values() if host.copy}
+        copies = [host.copy for host in self.world.hosts.values() if host.copy]
+        monitors = {str(path) for copy in copies for path in simmonitor.paths_of(copy)}
         return [path for path in found if path not in monitors]
 
     async def stop(self) -> None:

@@ -97,10 +97,11 @@ class World:
     """Both hosts, and what guest memory and disk must be like. `history` tells what happened to copies.
 
     `lock_s`: so long after a post-copy has broken QEMU's main lock at its destination is held. Only then have
-    guests a second monitor.
+    guests a second monitor, unless `second_monitor` is false.
     """
 
     lock_s = 0.0
+    second_monitor = True
 
     def __init__(self, base: Path) -> None:
         self.hosts = {name: SimHost(name, base / name, self) for name in ("hv1", "hv2")}

@@ -150,8 +150,9 @@ class Libvirtd:
             copy = self.world.new_copy(self.host.name, incoming=True)
             copy.missing = set(range(PAGES))
             self.tell("lifecycle:2:1")
-            if self.world.lock_s:
-                self.spawn(simmonitor.serve(copy, lambda path: self.spawn(self._incoming(copy, path, True))))
+            if self.world.lock_s and self.world.second_monitor:
+                again = simmonitor.Monitor(copy, lambda path: self.spawn(self._incoming(copy, path, True)))
+                self.spawn(again.serve())
         self.spawn(self._incoming(copy, Path(wanted["ram"]), wanted["resume"]))
         if wanted["nbd"]:
             self.spawn(self._nbd(copy, Path(wanted["nbd"])))

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import libvirt
@@ -29,6 +29,7 @@ PID_FILE = "/run/libvirt/l.pid"
 LOG = "var/log/libvirt/l.log"
 CAPABILITIES = Path("/var/lib/xiatb/capabilities")
 CAPABILITY_DIR = "var/cache/libvirt/qemu/capabilities"
+MONITOR = "run/xtb/qmp-{guest}"
 START_DEADLINE = 60.0
 _POLL = 0.02
 
@@ -114,6 +115,16 @@ def prepare(root: Path, host_uuid: str, capabilities: Path = CAPABILITIES, liste
     if known.is_dir() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(known, target)
+
+
+def make_monitors(root: Path, guests: Iterable[str]) -> None:
+    """Makes the pipes of each guest's second monitor below the private `root`. QEMU opens them (its chardev
+    `pipe`), so they must be there wherever a guest may start or come in."""
+    for guest in guests:
+        for end in ("in", "out"):
+            path = root / f"{MONITOR.format(guest=guest)}.{end}"
+            if not path.is_fifo():
+                os.mkfifo(path, 0o600)
 
 
 def keep_capabilities(root: Path, capabilities: Path = CAPABILITIES) -> None:

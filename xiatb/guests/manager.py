@@ -155,6 +155,7 @@ class LibvirtGuestManager:
         listen = baseline.node(node).address if baseline else ""
         hypervisor = Hypervisor(node, root, listens=bool(listen))
         libvirtd.prepare(root, host_uuid, self._capabilities, listen)
+        libvirtd.make_monitors(root, [guest.name for guest in context.plan.guests])
         hypervisor.start(context)
         libvirtd.keep_capabilities(root, self._capabilities)
         with self._lock:

@@ -325,7 +325,7 @@ class DestinationJob(JobShell):
 
     def _own_monitor(self, request: Request) -> QemuMonitor:
         if self._monitor is None:
-            self._monitor = QemuMonitor(params.monitor_socket(self._runtime, request.guest))
+            self._monitor = QemuMonitor(params.monitor_pipes(self._runtime, request.guest))
         return self._monitor
 
     def _watch_qemu(self) -> None:

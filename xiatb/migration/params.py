@@ -40,9 +40,10 @@ def rpc_socket(directory: Path, job: str) -> Path:
     return directory / f"peer-{job}.sock"
 
 
-def monitor_socket(directory: Path, guest: str) -> Path:
-    """The guest's second QEMU monitor, the daemon's own; see monitor.py."""
-    return directory / f"qmp-{guest}.sock"
+def monitor_pipes(directory: Path, guest: str) -> Path:
+    """What the names of the pipes of the guest's second QEMU monitor begin with, the daemon's own; see
+    monitor.py."""
+    return directory / f"qmp-{guest}"
 
 
 def all_sockets(directory: Path, job: str) -> tuple[Path, Path, Path]:
