@@ -178,6 +178,34 @@ def test_the_user_of_a_daemon_that_died_is_told_what_became_of_the_guest() -> No
     assert "no measurements" in result["note"]
 
 
+class BusyManager(FakeManager):
+    """One daemon moves two guests, one of which can be cancelled; the other daemon is gone."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.moving = {"vm1": "transfer", "vm2": "postcopy"}
+        self.cancelled: list[str] = []
+
+    def _ask(self, context: Any, node: str, op: str, **fields: Any) -> dict[str, Any]:
+        if node != "hv1":
+            raise SocketGoneError(f"{node}: gone")
+        if op == "status":
+            return {"outgoing": [{"guest": g, "job": "1", "state": s} for g, s in self.moving.items()]}
+        self.cancelled.append(fields["guest"])
+        if fields["guest"] == "vm1":
+            del self.moving["vm1"]
+        return {"cancelled": fields["guest"] == "vm1"}
+
+
+def test_a_lab_that_ends_cancels_what_is_under_way_while_both_ends_are_there() -> None:
+    """Daemons that were stopped at once left libvirt in the midst of it, and `down` waited 45 s for it."""
+    one = BusyManager()
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"))
+    one.stop(context)
+    assert one.cancelled[:2] == ["vm1", "vm2"]
+    assert list(one.moving) == ["vm2"], "which cannot be cancelled any more, and is not waited for"
+
+
 def test_only_an_own_daemon_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"), progress=lambda words: None)
     one, started = manager.MigrationManager(), []

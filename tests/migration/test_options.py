@@ -50,6 +50,7 @@ def test_defaults_and_back() -> None:
         ({"mode": "postcopy", "throttle": 20}, "no use in post-copy"),
         ({"bandwidth": 8, "bandwidth_most": 4}, "below the first one"),
         ({"bandwidth_most": 4}, "needs a first one"),
+        ({"timeout_action": "force"}, "needs that limit"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_hint(wanted: dict[str, Any], told: str) -> None:

@@ -52,7 +52,8 @@ def command(
     Example: xiatb migrate vm1 --to hv2 --with-storage --mode hybrid
     """
     storage, options = collect(chosen)
-    options["transport"] = transport
+    if plan_only and transport != "xia":
+        raise UsageError("--plan is for migrations over XIA", hint="leave out --transport tcp")
     require_root()
     name = choose_lab(lab).lab
     client = LabClient(name)
@@ -60,7 +61,8 @@ def command(
         show_plan(client, {"guest": guest, "to": host, "storage": storage, **options}, output)
         return
     with client, _Cancel(name, guest) as cancel:
-        events = client.stream("migrate", guest=guest, to=host, storage=storage, params=options)
+        wanted = {**options, "transport": transport}
+        events = client.stream("migrate", guest=guest, to=host, storage=storage, params=wanted)
         try:
             result = follow(events, quiet=output == "json")
         except ControlError as error:
@@ -75,7 +77,6 @@ def command(
 
 def show_plan(client: LabClient, wanted: dict[str, Any], output: str) -> None:
     """Ask for a plan and show it; raises XiatbError when there is none, or when the destination refuses."""
-    del wanted["transport"]
     with client:
         try:
             plan = client.request("migrate_plan", timeout=_PLAN_S, params=wanted)

@@ -117,7 +117,7 @@ def _request(lab: str | None, op: str, **fields: Any) -> dict[str, Any]:
             return client.request(op, **fields)
         except ControlError as error:
             if error.code in ("EUSAGE", "UsageError"):
-                raise UsageError(error.message) from None
+                raise UsageError(error.message, hint=error.hint) from None
             raise
 
 

@@ -39,6 +39,10 @@ WHAT = "migrated "
 SETTLE_STEP_S = 0.2
 SETTLE_S = 60.0
 """How long a user waits for a daemon that was started again to find out what became of the guest."""
+CANCEL_S = 12.0
+"""How long the end of a lab waits for the migrations in it to be cancelled."""
+_ITS_OWN_WAY = ("postcopy", "asking")
+"""States of a source in which it is too late to cancel, and that may last: the end of a lab does not wait."""
 USAGE = "EUSAGE"
 """Error code of requests that make no sense; the command line then exits with 2."""
 ACTIONS = ("show", "set", "switch", "resume")
@@ -114,9 +118,26 @@ class MigrationManager:
 
     def stop(self, context: LabContext) -> None:
         """See lab.extensions.NodeService."""
+        self._cancel_all(context)
         with self._lock:
             daemons, self._daemons = list(self._daemons.values()), {}
         stop_all(daemons, grace=20.0)
+
+    def _cancel_all(self, context: LabContext) -> None:
+        """Cancel what is under way, and wait for it, while both ends are still there to end it in order: else
+        libvirt, in the midst of a migration that nobody answers, lets a guest's end wait for 30 s."""
+        deadline = time.monotonic() + CANCEL_S
+        while time.monotonic() < deadline:
+            over_tcp = [self._tcp.cancel(guest.name) for guest in context.plan.guests]
+            waits = any(over_tcp)
+            for node in context.plan.kind("hypervisor"):
+                with contextlib.suppress(XiatbError):
+                    for one in self._ask(context, node.name, "status")["outgoing"]:
+                        self._ask(context, node.name, "cancel", guest=one["guest"])
+                        waits = waits or one["state"] not in _ITS_OWN_WAY
+            if not waits:
+                return
+            time.sleep(SETTLE_STEP_S)
 
     def status(self, context: LabContext) -> dict[str, dict[str, Any]]:
         """See lab.extensions.NodeService."""

@@ -97,6 +97,8 @@ def _conflicts(o: Options) -> list[tuple[bool, str, str]]:
          "add --mode hybrid"),
         (o.mode == "postcopy" and o.throttle > 0, "auto-converge has no use in post-copy",
          "the guest has left before it could be slowed down; use --mode hybrid"),
+        (o.timeout_action != "abort" and not o.timeout, "an action at a time limit needs that limit",
+         "add --timeout SECONDS"),
         (0 < most < o.bandwidth, "the highest cap of the bandwidth is below the first one",
          f"--bandwidth-most {o.bandwidth} or more"),
         (most > 0 and not o.bandwidth, "a highest cap needs a first one to rise from", "add --bandwidth"),
