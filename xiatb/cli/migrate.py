@@ -20,6 +20,7 @@ from xiatb.cli.migrate_options import collect, moving_options
 from xiatb.cli.output import output_option, print_json
 from xiatb.errors import InterruptedByUserError, UsageError, XiatbError
 from xiatb.lab.client import LabClient
+from xiatb.migration.advice import advice
 from xiatb.node.control_protocol import ControlError
 
 _PLAN_S = 60.0
@@ -72,7 +73,10 @@ def command(
     else:
         _tell(result)
     if result.get("pages", {}).get("verified") is False:
-        raise XiatbError("the guest has moved, but its memory did not arrive as it was sent: restart it")
+        raise XiatbError(
+            "the guest has moved, but its memory did not arrive as it was sent",
+            hint=f"restart it: xiatb exec {result['to']} -- virsh reset {result['guest']}",
+        )
 
 
 def show_plan(client: LabClient, wanted: dict[str, Any], output: str) -> None:
@@ -87,7 +91,10 @@ def show_plan(client: LabClient, wanted: dict[str, Any], output: str) -> None:
     else:
         view.tell_plan(plan)
     if not plan["admitted"]:
-        raise XiatbError(f"{plan['to']} would not take the guest ({plan['code']})")
+        raise XiatbError(
+            f"{plan['to']} would not take the guest ({plan['code']})",
+            hint=advice(plan["code"], wanted["guest"], plan["from"], plan["to"]),
+        )
 
 
 def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:

@@ -66,11 +66,8 @@ def switch(guest: str, lab: str | None, output: str) -> None:
     Example: xiatb migration switch vm1
     """
     told = _ask(lab, "switch", guest, {})
-    if not told["accepted"]:
-        raise XiatbError(
-            f"the migration of {guest} cannot be switched now",
-            hint="it needs --mode hybrid, and memory that is being copied",
-        )
+    _taken_on(told["accepted"], f"the migration of {guest} cannot be switched now",
+              "it needs --mode hybrid, and memory that is being copied")  # fmt: skip
     _say(told, output, "switching to post-copy")
 
 
@@ -84,10 +81,8 @@ def resume(guest: str, lab: str | None, output: str) -> None:
     Example: xiatb migration resume vm1
     """
     told = _ask(lab, "resume", guest, {})
-    if not told["accepted"]:
-        raise XiatbError(
-            f"the migration of {guest} waits for nothing", hint="xiatb migration show tells how it stands"
-        )
+    _taken_on(told["accepted"], f"the migration of {guest} waits for nothing",
+              f"xiatb migration show {guest} tells how it stands")  # fmt: skip
     _say(told, output, "asking the destination")
 
 
@@ -101,9 +96,15 @@ def cancel(guest: str, lab: str | None, output: str) -> None:
     Example: xiatb migration cancel vm1
     """
     told = _request(lab, "migrate_cancel", guest=guest)
-    if not told.get("cancelled"):
-        raise XiatbError(f"too late: {guest} has been handed over already")
+    _taken_on(told["cancelled"], f"too late: {guest} has been handed over already",
+              "let it end, then migrate it back")  # fmt: skip
     _say(told, output, "cancelling")
+
+
+def _taken_on(accepted: bool, refusal: str, hint: str) -> None:
+    """Raises XiatbError unless the daemon has accepted what it was asked for."""
+    if not accepted:
+        raise XiatbError(refusal, hint=hint)
 
 
 def _ask(lab: str | None, action: str, guest: str, changes: dict[str, int]) -> dict[str, Any]:
