@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from xiatb.lab.priority import PROCESSOR, favour_processors, prioritised
+from xiatb.lab.priority import PROCESSOR, favour_processors, hurry_processors, prioritised
 
 THREADS = """
 import ctypes, sys, threading
@@ -38,9 +38,14 @@ def test_only_virtual_processors_are_favoured() -> None:
         assert child.stdin is not None and child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         assert favour_processors(child.pid) == 2
+        assert hurry_processors(child.pid) == 2
+        policies = sorted(os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{child.pid}/task"))
+        assert policies == [os.SCHED_OTHER, os.SCHED_OTHER, os.SCHED_RR, os.SCHED_RR]
+        assert favour_processors(child.pid) == 2
         found = {}
         for task in os.listdir(f"/proc/{child.pid}/task"):
             with open(f"/proc/{child.pid}/task/{task}/comm", encoding="utf-8") as comm:
+                assert os.sched_getscheduler(int(task)) == os.SCHED_OTHER
                 found.setdefault(comm.read().strip(), os.getpriority(os.PRIO_PROCESS, int(task)))
         child.stdin.close()
     assert found["CPU 0/TCG"] == found["CPU 1/TCG"] == PROCESSOR
@@ -48,4 +53,4 @@ def test_only_virtual_processors_are_favoured() -> None:
 
 
 def test_a_process_that_is_gone_has_none() -> None:
-    assert favour_processors(2**22 + 1) == 0
+    assert favour_processors(2**22 + 1) == hurry_processors(2**22 + 1) == 0

@@ -32,11 +32,25 @@ def favour_processors(pid: int) -> int:
     """Gives the virtual processors of the QEMU process `pid` (its threads "CPU n/KVM" or "CPU n/TCG", see
     QEMU's accel/) the niceness PROCESSOR, and QEMU as a whole that towards other sessions; how many got it.
     0 without the privilege or the process."""
-    favour_session(pid, PROCESSOR)
+    done = _schedule_processors(pid, os.SCHED_OTHER, 0)
+    if done:
+        favour_session(pid, PROCESSOR)
+    return done
+
+
+def hurry_processors(pid: int) -> int:
+    """Lets the virtual processors of the QEMU process `pid` run before every process of the host that is not
+    real-time itself (SCHED_RR, sched(7); delay lines still come first), until `favour_processors` ends that;
+    how many do. For moments only: a busy guest would leave nothing of a processor to others."""
+    return _schedule_processors(pid, os.SCHED_RR, 1)
+
+
+def _schedule_processors(pid: int, policy: int, priority: int) -> int:
     done = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             if (task / "comm").read_text().startswith("CPU "):
+                os.sched_setscheduler(int(task.name), policy, os.sched_param(priority))
                 os.setpriority(os.PRIO_PROCESS, int(task.name), PROCESSOR)
                 done += 1
     return done

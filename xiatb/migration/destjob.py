@@ -9,16 +9,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from xiatb.errors import IdentityError, XiatbError
-from xiatb.lab.priority import favour_processors
 from xiatb.migration import actions as a
 from xiatb.migration import handover, params
 from xiatb.migration import journal as j
+from xiatb.migration.arrival import Arrival
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.driver import Driver, DriverError, GuestEvent
 from xiatb.migration.examination import Examiner
-from xiatb.migration.fence import Fence
 from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.monitor import MonitorError, QemuMonitor, reopened
@@ -64,6 +63,7 @@ class DestinationJob(JobShell):
         self._made: list[Disk] = []
         self._holds = False
         self._watch: PageWatch | None = None
+        self._arrival: Arrival | None = None
         self._examiner: Examiner | None = None
         self._monitor: QemuMonitor | None = None
 
@@ -122,6 +122,7 @@ class DestinationJob(JobShell):
         """An event of the local hypervisor about this guest."""
         now = time.monotonic()
         if event.kind in ("RESUME", "lifecycle:4:1"):  # RESUMED, MIGRATED
+            self._settle_down()
             self.machine.on_resumed(event.t, now)
         elif event.kind == "MIGRATION":
             status = str(event.data.get("status", ""))
@@ -165,7 +166,8 @@ class DestinationJob(JobShell):
         elif isinstance(action, a.HoldDelegation):
             self.spawn(handover.hold(self._node, request, action.join))
         elif isinstance(action, a.ExpectGuest):
-            favour_processors(Fence.of(request.guest, self._station.config.qemu_pids).process[0])
+            self._arrival = Arrival(request.guest, self._station.config.qemu_pids)
+            self._arrival.expect()
             self._node.expect(request.hid, request.port, self._joined)
         elif isinstance(action, a.EndIncoming):
             self.spawn(self._driver.destroy(request.guest), must=True)
@@ -244,8 +246,13 @@ class DestinationJob(JobShell):
                 path(self._runtime, self.job).unlink(missing_ok=True)
 
     def _joined(self, locator: str, t: int) -> None:
+        self._settle_down()
         self.machine.on_joined(locator, t, time.monotonic())
         self.step()
+
+    def _settle_down(self) -> None:
+        if self._arrival is not None:
+            self._arrival.resumed()
 
     def _local(self, kind: str) -> Path:
         if kind == "rpc":

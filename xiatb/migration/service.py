@@ -19,6 +19,7 @@ from xiatb.migration import hosting, tokens
 from xiatb.migration import journal as j
 from xiatb.migration.advice import advice
 from xiatb.migration.advisor import Advisor
+from xiatb.migration.arrival import settle_all
 from xiatb.migration.carrier import Carrier
 from xiatb.migration.channels import refuse
 from xiatb.migration.config import DaemonConfig, Peer
@@ -77,6 +78,7 @@ class MigrationService:
             config, self._driver, NodeAccess(config.node_control), journal, await self._driver.host(),
             sid=self._key.xid(XidType.SID),
         )  # fmt: skip
+        settle_all(config.qemu_pids)
         for entry in journal.left():
             await self._settle(entry)
         await self._carrier.serve(Door(self._station.tls, self).on_wire)
