@@ -30,7 +30,7 @@ class Arrival:
         hurry_processors(self._pid)
 
     def resumed(self) -> None:
-        """The guest runs now: in ARRIVAL_S its processors are like others again. To be called in an event loop."""
+        """The guest runs now; after ARRIVAL_S its processors are like others'. In an event loop."""
         asyncio.get_running_loop().call_later(ARRIVAL_S, favour_processors, self._pid)
 
 
