@@ -8,65 +8,39 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.labs import TestLab, cli, leftovers, needs_root
+from tests.experiments.keptruns import KeptRun, kept_run
+from tests.lab.labs import cli, needs_root
 from tests.lines import until_line
-from xiatb.errors import LabStateError
 from xiatb.lab.client import LabClient
 from xiatb.lab.namespaces import inside
 from xiatb.lab.paths import NETNS_ROOT
-from xiatb.lab.plan import Plan
-from xiatb.lab.state import read_plan
 
 pytestmark = [pytest.mark.guest, needs_root]
 
-TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "baseline.yaml"
 LEGS = [("hv1", "hv3"), ("hv3", "hv2"), ("hv2", "hv1")]
 
 
-@dataclass
-class Run:
-    """One run of the verb whose lab is still up, with the guest at home."""
-
-    lab: TestLab
-    plan: Plan
-    done: subprocess.CompletedProcess[str]
-    said: dict[str, Any]
-
-    def leg(self, source: str, destination: str) -> dict[str, Any]:
-        return next(one for one in self.said["legs"] if (one["from"], one["to"]) == (source, destination))
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    base = tmp_path_factory.mktemp("baseline")
-    lab = TestLab(base)
-    lab.text = TOPOLOGY.read_text().replace("name: baseline", f"name: {lab.name}")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptRun]:
     # Quicker links and less to copy than in the example: what is tested here are no figures.
-    lab.text = lab.text.replace("100mbit", "400mbit").replace("memory: 192M", "memory: 160M")
-    lab_id = "none"
-    try:
-        words = ["baseline", str(lab.file), "--runs", str(base / "runs"), "--keep", "-o", "json"]
-        done = lab.cli(*words, timeout=300)
-        assert done.stdout, done.stderr
-        lab_id = lab.lab_id()
-        yield Run(lab, read_plan(lab.paths), done, json.loads(done.stdout))
-    finally:
-        with contextlib.suppress(LabStateError):
-            lab.down()
-    assert leftovers(lab.name, lab_id) == []
+    changes = {"100mbit": "400mbit", "memory: 192M": "memory: 160M"}
+    with kept_run(tmp_path_factory.mktemp("baseline"), "baseline", "baseline", changes) as one:
+        yield one
 
 
-def test_both_transports_move_the_guest_over_all_legs(run: Run) -> None:
+def leg_of(run: KeptRun, source: str, destination: str) -> dict[str, Any]:
+    return next(one for one in run.said["legs"] if (one["from"], one["to"]) == (source, destination))
+
+
+def test_both_transports_move_the_guest_over_all_legs(run: KeptRun) -> None:
     assert run.done.returncode == 0, run.done.stderr
     assert run.said["verified"] is True and run.said["failures"] == []
     assert [(leg["from"], leg["to"]) for leg in run.said["legs"]] == LEGS
-    written = json.loads((Path(run.said["run"]) / "result.json").read_text())
+    written = run.json("result.json")
     assert written["legs"] == run.said["legs"]
     assert [one["transport"] for one in written["migrations"]] == ["xia"] * 3 + ["tcp"] * 3
     for one in run.said["samples"]:
@@ -75,8 +49,8 @@ def test_both_transports_move_the_guest_over_all_legs(run: Run) -> None:
         assert one["passes"] >= 2, one
 
 
-def test_within_an_ad_connections_live_over_both(run: Run) -> None:
-    leg = run.leg("hv1", "hv3")
+def test_within_an_ad_connections_live_over_both(run: KeptRun) -> None:
+    leg = leg_of(run, "hv1", "hv3")
     assert leg["same_ad"] is True
     for name in ("xia", "tcp"):
         assert leg[name]["sessions_kept"] == leg[name]["client_answered"] == 1, name
@@ -84,14 +58,14 @@ def test_within_an_ad_connections_live_over_both(run: Run) -> None:
 
 
 @pytest.mark.parametrize("pair", [("hv3", "hv2"), ("hv2", "hv1")])
-def test_between_ads_they_break_over_ip_alone(run: Run, pair: tuple[str, str]) -> None:
-    leg = run.leg(*pair)
+def test_between_ads_they_break_over_ip_alone(run: KeptRun, pair: tuple[str, str]) -> None:
+    leg = leg_of(run, *pair)
     assert leg["same_ad"] is False
     assert leg["xia"]["sessions_kept"] == leg["xia"]["client_answered"] == 1
     assert leg["tcp"]["sessions_kept"] == leg["tcp"]["client_answered"] == 0
 
 
-def echoes(run: Run, address: str) -> bool:
+def echoes(run: KeptRun, address: str) -> bool:
     """Whether the guest's IPv4 echo answers at this address, from the client's namespace."""
     with (
         contextlib.suppress(OSError),
@@ -103,12 +77,12 @@ def echoes(run: Run, address: str) -> bool:
     return False
 
 
-def place(run: Run) -> str:
+def place(run: KeptRun) -> str:
     with LabClient(run.lab.name) as client:
         return next(str(one["on"]) for one in client.request("status")["guests"] if one["name"] == "vm1")
 
 
-def test_a_cancelled_migration_over_tcp_leaves_the_guest_where_it_is(run: Run) -> None:
+def test_a_cancelled_migration_over_tcp_leaves_the_guest_where_it_is(run: KeptRun) -> None:
     assert run.plan.baseline is not None
     words = ["migrate", "-l", run.lab.name, "vm1", "--to", "hv2", "--transport", "tcp", "--bandwidth", "2"]
     child = subprocess.Popen(cli(*words), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -121,7 +95,7 @@ def test_a_cancelled_migration_over_tcp_leaves_the_guest_where_it_is(run: Run) -
     assert not echoes(run, run.plan.baseline.address("vm1", "hv2"))
 
 
-def test_by_hand_the_guest_gets_an_address_of_the_new_ad(run: Run) -> None:
+def test_by_hand_the_guest_gets_an_address_of_the_new_ad(run: KeptRun) -> None:
     assert run.plan.baseline is not None
     words = ["migrate", "-l", run.lab.name, "vm1", "--to", "hv2", "--transport", "tcp", "-o", "json"]
     done = run.lab.cli(*words, timeout=120)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -10,25 +9,22 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.labs import TestLab, leftovers, needs_root
-from xiatb.errors import LabStateError
+from tests.experiments.keptruns import KeptRun, kept_run
+from tests.lab.labs import needs_root
 from xiatb.experiments.capturefile import read_frames
 from xiatb.experiments.result import MAX_CLIENT_GAP_MS
 from xiatb.identity.keys import check
 from xiatb.lab.paths import lab_names
-from xiatb.lab.plan import Plan
-from xiatb.lab.state import read_plan
 from xiatb.wire import migrate, xip, xstream
 
 pytestmark = [pytest.mark.guest, needs_root]
 
-TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "migration.yaml"
+CAPTURE = "inter-ad.pcapng"
 ATTACHED_S = 0.5
 """Far above what is measured on a machine at rest (docs/handover.md): this one is not."""
 PROMISED = {
@@ -36,28 +32,6 @@ PROMISED = {
     "guest_uptime_monotonic", "disk_intact", "bytes_on_wire", "bytes_qemu", "passes", "non_xia_bytes",
     "accel", "shaping_backend", "versions", "seed",
 }  # fmt: skip
-
-
-@dataclass
-class Run:
-    """One run of the demo whose lab is still up."""
-
-    lab: TestLab
-    plan: Plan
-    done: subprocess.CompletedProcess[str]
-    said: dict[str, Any]
-
-    @property
-    def directory(self) -> Path:
-        return Path(self.said["run"])
-
-    @property
-    def capture(self) -> Path:
-        return self.directory / "inter-ad.pcapng"
-
-    def json(self, name: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.directory / name).read_text())
-        return loaded
 
 
 def surroundings() -> set[str]:
@@ -72,26 +46,14 @@ def surroundings() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    base = tmp_path_factory.mktemp("demo")
-    lab = TestLab(base)
-    lab.text = TOPOLOGY.read_text().replace("name: migration", f"name: {lab.name}")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptRun]:
     before = surroundings()
-    lab_id = "none"
-    try:
-        words = ["demo", str(lab.file), "--runs", str(base / "runs"), "--keep", "-o", "json"]
-        done = lab.cli(*words, timeout=300)
-        assert done.stdout, done.stderr
-        lab_id = lab.lab_id()
-        yield Run(lab, read_plan(lab.paths), done, json.loads(done.stdout))
-    finally:
-        with contextlib.suppress(LabStateError):
-            lab.down()
-    assert leftovers(lab.name, lab_id) == []
+    with kept_run(tmp_path_factory.mktemp("demo"), "demo", "migration", {}) as one:
+        yield one
     assert surroundings() - before == set()
 
 
-def test_the_verification_holds(run: Run) -> None:
+def test_the_verification_holds(run: KeptRun) -> None:
     assert run.done.returncode == 0, run.done.stderr
     assert run.said["verified"] is True
     result = run.json("result.json")
@@ -106,7 +68,7 @@ def test_the_verification_holds(run: Run) -> None:
     assert "postcopy-active" in [state["status"] for state in back["qemu_states"]], back["decisions"]
 
 
-def test_a_cancelled_migration_leaves_the_guest_where_it_is(run: Run) -> None:
+def test_a_cancelled_migration_leaves_the_guest_where_it_is(run: KeptRun) -> None:
     one = run.said["cancelled"]
     assert one == run.json("result.json")["cancelled"]
     assert (one["source"], one["destination"], one["reason"]) == ("hv2", "hv1", "cancelled")
@@ -115,7 +77,7 @@ def test_a_cancelled_migration_leaves_the_guest_where_it_is(run: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_each_migration_is_measured_and_intact(run: Run, number: int) -> None:
+def test_each_migration_is_measured_and_intact(run: KeptRun, number: int) -> None:
     one = run.said["migrations"][number]
     assert set(one) >= PROMISED
     assert (one["stream_intact"], one["guest_uptime_monotonic"], one["disk_intact"]) == (True, True, True)
@@ -135,8 +97,9 @@ def test_each_migration_is_measured_and_intact(run: Run, number: int) -> None:
     assert {"xiatb", "qemu", "libvirtd", "kernel"} <= set(one["versions"])
 
 
-def test_tshark_sees_xip_and_the_handover(run: Run) -> None:
-    argv = ["tshark", "-r", str(run.capture), "-T", "fields", "-e", "eth.type", "-e", "xip.next_hdr"]
+def test_tshark_sees_xip_and_the_handover(run: KeptRun) -> None:
+    fields = ["-T", "fields", "-e", "eth.type", "-e", "xip.next_hdr"]
+    argv = ["tshark", "-r", str(run.directory / CAPTURE), *fields]
     shown = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout
     kinds = Counter(tuple(line.split("\t")) for line in shown.splitlines())
     types = {f"0x{number:04x}" for number in (xip.ETH_P_XIP, xip.ETH_P_XARP, xip.ETH_P_XJOIN)}
@@ -148,10 +111,10 @@ def test_tshark_sees_xip_and_the_handover(run: Run) -> None:
     assert carried[xip.NXT_MIGRATEACK] >= 1
 
 
-def test_the_capture_holds_a_signed_move_to_the_other_ad(run: Run) -> None:
+def test_the_capture_holds_a_signed_move_to_the_other_ad(run: KeptRun) -> None:
     """The stream's MIGRATE names the guest's new address in ad2 and is signed by the service's own key."""
     there = run.plan.node("hv2").ad
-    for frame in read_frames(run.capture):
+    for frame in read_frames(run.directory / CAPTURE):
         if frame.ethertype != xip.ETH_P_XIP or frame.data[15] != xip.NXT_XSTREAM:
             continue
         header = xip.parse_partial(frame.data, 14)
@@ -166,7 +129,7 @@ def test_the_capture_holds_a_signed_move_to_the_other_ad(run: Run) -> None:
     pytest.fail("no stream moved in the capture")
 
 
-def test_the_run_leaves_a_picture_and_a_manifest(run: Run) -> None:
+def test_the_run_leaves_a_picture_and_a_manifest(run: KeptRun) -> None:
     assert (run.directory / "timeline.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     manifest = run.json("manifest.json")
     assert manifest["seed"] == run.plan.seed
@@ -183,20 +146,20 @@ def test_the_run_leaves_a_picture_and_a_manifest(run: Run) -> None:
         ("vm9", "hv2", "no guest named 'vm9'; guests: vm1"),
     ],
 )
-def test_migrations_that_make_no_sense_end_with_2(run: Run, guest: str, to: str, said: str) -> None:
+def test_migrations_that_make_no_sense_end_with_2(run: KeptRun, guest: str, to: str, said: str) -> None:
     done = run.lab.cli("migrate", guest, "--to", to, "--with-storage", "-l", run.lab.name)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
 
 
-def test_status_tells_where_the_guest_is(run: Run) -> None:
+def test_status_tells_where_the_guest_is(run: KeptRun) -> None:
     done = run.lab.cli("status", run.lab.name, "-o", "json")
     assert done.returncode == 0
     (guest,) = json.loads(done.stdout)["guests"]
     assert (guest["name"], guest["on"], guest["state"]) == ("vm1", "hv1", "running")
 
 
-def test_a_killed_migration_daemon_is_seen_and_replaced(run: Run) -> None:
+def test_a_killed_migration_daemon_is_seen_and_replaced(run: KeptRun) -> None:
     def daemons() -> dict[str, dict[str, Any]]:
         told = json.loads(run.lab.cli("status", run.lab.name, "-o", "json").stdout)
         return {one["what"]: one for one in told["processes"] if one["what"].startswith("migrated ")}
@@ -213,7 +176,7 @@ def test_a_killed_migration_daemon_is_seen_and_replaced(run: Run) -> None:
 
 
 @pytest.mark.parametrize("cell", ["cancel/storage", "destination-daemon/first", "source-daemon/first"])
-def test_faults_with_a_real_guest(run: Run, cell: str) -> None:
+def test_faults_with_a_real_guest(run: KeptRun, cell: str) -> None:
     """Three cells of docs/reliability.md; scripts/faults goes through others, and all are simulated."""
     script = Path(__file__).resolve().parents[2] / "scripts" / "faults"
     done = subprocess.run([script, "--lab", run.lab.name, cell], capture_output=True, text=True, timeout=240)
@@ -222,7 +185,7 @@ def test_faults_with_a_real_guest(run: Run, cell: str) -> None:
     assert "as the table says" in done.stdout
 
 
-def test_a_guest_that_is_not_running_is_not_migrated(run: Run) -> None:
+def test_a_guest_that_is_not_running_is_not_migrated(run: KeptRun) -> None:
     """Last here: it ends the guest."""
     virsh = ["virsh", "-c", "qemu:///system", "destroy", "vm1"]
     assert run.lab.cli("exec", "-l", run.lab.name, "hv1", "--", *virsh).returncode == 0
