@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.lab.labs import TestLab, needs_root, running
-from tests.lab.test_netns_links import frame, port, receive
+from tests.lab.test_netns_links import crossing, frame, port, receive
 from xiatb.cli.main import main
 from xiatb.lab.client import LabClient
 from xiatb.lab.state import read_state
@@ -64,17 +64,6 @@ def roomy(lab: TestLab, node: str) -> socket.socket:
     sock = port(lab, node)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
     return sock
-
-
-def crossing(source: socket.socket, sink: socket.socket, count: int = 7) -> float:
-    """Median seconds that a frame takes."""
-    times = []
-    for _ in range(count):
-        begin = time.monotonic()
-        source.send(frame(100))
-        receive(sink)
-        times.append(time.monotonic() - begin)
-    return sorted(times)[count // 2]
 
 
 def caught(sink: socket.socket) -> list[bytes]:
@@ -190,26 +179,32 @@ def test_a_rate_comes_and_goes(lab: TestLab) -> None:
         for rate, low, high in (("8mbit", 0.19, 0.5), (None, 0.0, 0.1)):
             link = change(lab, rate=rate or "none", queue="1M")
             assert link["forward"]["queue_dropped"] == (0 if rate else None)
-            begin = time.monotonic()
-            for _ in range(200):
-                source.send(frame(1500))
-            for _ in range(200):
-                receive(sink)
-            assert low < time.monotonic() - begin < high
+            assert low < min(passing(source, sink) for _ in range(3)) < high
+
+
+def passing(source: socket.socket, sink: socket.socket) -> float:
+    """Seconds for 200 frames; with others at work some more, so that the shortest of several tells."""
+    begin = time.monotonic()
+    for _ in range(200):
+        source.send(frame(1500))
+    for _ in range(200):
+        receive(sink)
+    return time.monotonic() - begin
 
 
 def test_a_full_queue_drops_and_says_so(lab: TestLab) -> None:
     change(lab, rate="1mbit", queue="20k")
     with port(lab, "h1") as source, roomy(lab, "r1") as sink:
         source.setblocking(False)
-        sent = 0
+        begin = time.monotonic()
         for _ in range(100):
             with contextlib.suppress(OSError):
-                sent += bool(source.send(frame(1000)))
-        assert len(caught(sink)) < 60
+                source.send(frame(1000))
+        left = int((time.monotonic() - begin) / 0.008)  # frames that made room meanwhile
+        assert len(caught(sink)) < 60 + left
     with LabClient(lab.name) as client:
         link = client.request("link_show", params={"a": "h1", "b": "r1"})["links"][0]
-    assert link["forward"]["queue_dropped"] >= 40
+    assert link["forward"]["queue_dropped"] >= 40 - left
     assert link["backward"]["queue_dropped"] == 0
 
 

@@ -90,7 +90,7 @@ def test_idle_node_uses_no_cpu(lab: MiniLab) -> None:
         return (int(fields[11]) + int(fields[12])) / ticks
 
     before = {name: used(name) for name in ("h1", "r1")}
-    time.sleep(3)
+    time.sleep(3)  # to do nothing is what is asked of them
     for name, start in before.items():
         assert used(name) - start < 0.15, name
 
