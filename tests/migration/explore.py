@@ -11,6 +11,8 @@ def check_always(w: World) -> None:
         raise Violation(f"two copies run: {w.path}")
     if w.switched and w.src_runs:
         raise Violation(f"the source runs after the switch to post-copy: {w.path}")
+    if w.ran_there and w.src_runs:
+        raise Violation(f"an older state than that which ran there runs: {w.path}")
     if not w.src_disk and not (w.dst_disk and (w.dst_runs or w.doomed)):
         raise Violation(f"the source's disk went too early: {w.path}")
     if w.dst_runs and not w.dst_disk:
@@ -37,7 +39,7 @@ def check_end(w: World) -> None:
         raise Violation(f"packets go to the destination, the guest is at the source: {w.path}")
     if w.src_runs and (w.dst_disk or w.copy != "none" or w.dst_record not in ("", "none")):
         raise Violation(f"something is left at the destination: {w.path}")
-    if w.dst_runs and (w.alive or w.frozen):
+    if w.dst_runs and (w.alive or w.frozen or (w.src_disk and w.src_record != "moved")):
         raise Violation(f"something is left at the source: {w.path}")
     if w.frozen or w.switched and not w.complete:
         raise Violation(f"not settled: {w.path}")

@@ -30,7 +30,10 @@ class World:
     """Budgets say how often each kind of trouble may come: `cuts` (streams break), `crashes` (a daemon dies
     and is started again), `cancels`, `faults` (libvirt fails by itself), `timers` (a deadline passes early).
 
-    `deaths`: the source's stopped copy dies in post-copy; `hurries`: the user asks to resume at once.
+    `deaths`: the source's stopped copy dies in post-copy; `falls`: the guest dies at the destination, where
+    it runs; `hurries`: the user asks to resume at once.
+
+    `deaf`: libvirt overhears a cancellation once the guest is stopped: it is about to call Finish.
 
     `heals` False: once cut, the network stays cut.
     """
@@ -39,12 +42,14 @@ class World:
         self, source: type[SourceMachine] = SourceMachine,
         destination: type[DestinationMachine] = DestinationMachine, *, mode: str = "precopy",
         heals: bool = True, cuts: int = 0, crashes: int = 0, cancels: int = 0, faults: int = 0,
-        timers: int = 0, deaths: int = 0, hurries: int = 0, delegates: bool = False,
+        timers: int = 0, deaths: int = 0, falls: int = 0, hurries: int = 0, delegates: bool = False,
+        deaf: bool = False,
     ) -> None:  # fmt: skip
         self.make_source, self.make_destination = source, destination
         self.request: m.Request = m.decode({**m.encode(REQUEST), "mode": mode})  # type: ignore[assignment]
         self.heals, self.cuts, self.crashes, self.cancels = heals, cuts, crashes, cancels
         self.faults, self.timers, self.deaths, self.hurries = faults, timers, deaths, hurries
+        self.falls, self.deaf, self.ran_there = falls, deaf, False
         self.delegates = delegates
         self.held = self.placed = self.redirecting = False
         """The destination's node holds the guest's delegation, has attached the guest by it; the source's
@@ -135,7 +140,7 @@ def _source(w: World, side: str, action: a.Action) -> None:
             w.libvirt, w.copy, w.rpc_src, w.rpc_dst = "copying", "incoming", True, True
             w.called = True
         case a.CancelTransfer():
-            if w.libvirt in ("copying", "stopped"):
+            if w.libvirt == "copying" or (w.libvirt == "stopped" and not w.deaf):
                 _close_source(w)
         case a.CloseChannels():
             _close_source(w)
@@ -294,6 +299,8 @@ def _trouble(w: World) -> Iterator[tuple[str, Move, bool]]:
         yield "FAULT", _fault, True
     if w.deaths and w.switched and w.alive and not w.complete:
         yield "DEATH", _death, True
+    if w.falls and w.dst_runs and not w.switched:
+        yield "FALL", _fall, True
     if w.hurries and w.src is not None and w.src.state == "asking":
         yield "HURRY", _hurry, True
     if w.timers:
@@ -397,21 +404,24 @@ def _destination_event(w: World, kind: str, which: str) -> None:
         machine.on_joined("RE x", 3, w.now)
     elif kind == "complete":
         machine.on_pages_complete(w.now)
+    elif kind == "fallen":
+        machine.on_guest_gone(w.now)
     elif kind == "lost":
         machine.on_lost("cut", w.now)
     elif kind == "granted":
         machine.on_granted(CHANNELS, w.now)
     elif kind == "cleaned":
-        machine.on_cleaned(_settled(w), (), w.now)
+        machine.on_cleaned(_settled(w, keep=machine.t_resume > 0), (), w.now)
 
 
-def _settled(w: World) -> str:
-    """What the destination's shell finds once nothing can change any more; a disk without guest goes."""
+def _settled(w: World, *, keep: bool = False) -> str:
+    """What the destination's shell finds once nothing can change any more; a disk without guest goes, but for
+    one that a guest has run with (`keep`)."""
     if w.packaged and not w.complete:
         return "postcopy"
     if w.dst_runs:
         return "here"
-    w.dst_disk = False
+    w.dst_disk = keep
     return "none"
 
 
@@ -457,7 +467,7 @@ def _finish(w: World) -> None:
 
 
 def _start(w: World) -> None:
-    w.copy = "running"
+    w.copy, w.ran_there = "running", True
     w.finish = "" if w.switched else "answer"
     _tell(w, "d:resumed")
 
@@ -592,6 +602,13 @@ def _death(w: World) -> None:
     w.doomed = True
     _tell(w, "s:gone")
     _close_source(w)
+
+
+def _fall(w: World) -> None:
+    """QEMU at the destination ends; libvirt there notices."""
+    w.falls -= 1
+    w.copy, w.doomed = "none", True
+    _tell(w, "d:fallen")
 
 
 def _hurry(w: World) -> None:

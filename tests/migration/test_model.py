@@ -34,6 +34,8 @@ BOUNDS: list[dict[str, Any]] = [
     {"mode": "postcopy", "cuts": 1, "cancels": 1},
     {"mode": "postcopy", "cuts": 1, "hurries": 1},
     {"mode": "postcopy", "deaths": 1, "cuts": 1},
+    {"falls": 1, "cuts": 1},
+    {"deaf": True, "cancels": 1, "timers": 1},
     {"mode": "hybrid", "deaths": 1, "crashes": 1},
     {"mode": "hybrid", "crashes": 1, "cancels": 1, "timers": 1},
 ]
@@ -110,6 +112,28 @@ class AnswersWithoutLooking(DestinationMachine):
             super()._inquire(message, now)
 
 
+class LetsAnyFinishThrough(SourceMachine):
+    """Lets libvirt start the guest there though the migration was given up."""
+
+    may_start = property(lambda self: True)  # type: ignore[assignment]
+
+
+class KeepsTheDisk(SourceMachine):
+    """Does not remove its disk once the guest has gone."""
+
+    def _do(self, action: a.Action) -> None:
+        if not isinstance(action, a.RemoveDisks):
+            super()._do(action)
+
+
+class TakesADeadGuestForNone(DestinationMachine):
+    """Says that the guest was never there when it has run there and died."""
+
+    def on_cleaned(self, fate: str, leftover: tuple[str, ...], now: float) -> None:
+        self.t_resume = 0
+        super().on_cleaned(fate, leftover, now)
+
+
 class LeavesTheRoute(SourceMachine):
     """Does not take the guest's packets back when it runs on."""
 
@@ -134,6 +158,9 @@ class ForgetsPostcopy(DestinationMachine):
         (WithoutJournal, {"crashes": 1}, "no copy runs|left at the source"),
         (ResumesOnTimeout, {"cuts": 1, "timers": 2}, "two copies run"),
         (EagerWithDisks, {}, "disk went too early"),
+        (LetsAnyFinishThrough, {"deaf": True, "cancels": 1, "timers": 1}, "two copies run"),
+        (KeepsTheDisk, {}, "left at the source"),
+        (TakesADeadGuestForNone, {"falls": 1, "cuts": 1}, "older state"),
         (GivesUpAsking, {"crashes": 1}, "no copy runs|is left"),
         (CancelsTooLate, {"cancels": 1}, "two copies run"),
         (AnswersWithoutLooking, {"cuts": 1}, "two copies run"),
