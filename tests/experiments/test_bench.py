@@ -82,7 +82,7 @@ def test_json_holds_every_run() -> None:
     assert told["figures"][0] == {
         "benchmark": "forwarding", "name": "eBPF", "bar": {"least": 1.1, "most": None},
         "values": [1.2, 0.9, 1.3], "measured": [1200.0, 900.0, 1300.0], "baseline": [1000.0] * 3,
-        "unit": "packets/s", "note": "", "value": 1.2, "met": True,
+        "unit": "packets/s", "note": "", "runs": 3, "value": 1.2, "met": True,
     }  # fmt: skip
     assert told["figures"][1]["met"] is False
 

@@ -11,6 +11,7 @@ import pytest
 
 from xiatb.errors import HostNotAbleError, XiatbError
 from xiatb.experiments.faults.holding import Hold
+from xiatb.experiments.faults.lockwatch import LockWatch, locked
 from xiatb.experiments.faults.memorygroup import MemoryGroup
 from xiatb.experiments.faults.runner import reached
 from xiatb.experiments.faults.strikes import writing
@@ -49,7 +50,7 @@ def test_a_held_process_runs_for_instants_until_what_it_has_to_do_is_done(sleepe
         return looks[-1] - looks[0] > 0.25
 
     with Hold(sleeper) as hold:
-        hold.until(done)
+        hold.until(done, "never")
         assert becomes(sleeper, "T")
     assert becomes(sleeper, "S")
 
@@ -105,3 +106,47 @@ def test_what_is_written_at_the_side_is_waited_for_and_may_fail() -> None:
 def test_which_event_is_the_middle_of_which_phase(event: dict[str, object], phases: set[str]) -> None:
     every = ("storage", "first", "later", "switchover", "handover", "postcopy")
     assert {phase for phase in every if reached(event, phase)} == phases
+
+
+def threads(place: Path, **waits: str) -> None:
+    """A process 7 in this /proc whose threads wait so; `t7` is its main one."""
+    for name, where in waits.items():
+        task = place / "7" / "task" / name[1:]
+        task.mkdir(parents=True, exist_ok=True)
+        (task / "wchan").write_text(where)
+
+
+@pytest.mark.parametrize(
+    ("main", "processor", "held"),
+    [
+        ("futex_wait_queue", "handle_userfault", True),
+        ("futex_do_wait", "handle_userfault", True),
+        ("poll_schedule_timeout", "handle_userfault", False),
+        ("futex_wait_queue", "futex_wait_queue", False),
+        ("handle_userfault", "0", False),
+    ],
+)
+def test_a_lock_is_held_when_one_thread_waits_for_it_and_another_for_a_page(
+    main: str, processor: str, held: bool, tmp_path: Path
+) -> None:
+    threads(tmp_path, t7=main, t8="0", t9=processor)
+    assert locked(7, tmp_path) is held
+    assert not locked(8, tmp_path)
+    assert not locked(0, tmp_path)
+
+
+def test_the_longest_time_is_kept(tmp_path: Path) -> None:
+    threads(tmp_path, t7="futex_wait_queue", t9="handle_userfault")
+    seen: list[int] = []
+
+    def find() -> int:
+        seen.append(1)
+        if len(seen) == 4:
+            threads(tmp_path, t9="0")
+        return 7
+
+    with LockWatch(find, tmp_path) as watch:
+        deadline = time.monotonic() + 20.0
+        while len(seen) < 6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert watch.longest_s > 0.15  # three looks, a tenth of a second apart at least

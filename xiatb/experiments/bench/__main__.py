@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
-from xiatb.errors import XiatbError
+from xiatb.errors import InterruptedByUserError, XiatbError
 from xiatb.experiments.bench import (
     clickcost,
     clickengine,
@@ -24,6 +22,7 @@ from xiatb.experiments.bench import (
     stream,
 )
 from xiatb.experiments.bench.figures import Figure, as_json, print_table
+from xiatb.experiments.ownlab import INTERRUPTIONS
 
 Measure = Callable[[int, float], list[Figure]]
 BENCHMARKS: dict[str, Measure] = {
@@ -40,7 +39,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the data path of xiatb.")
     known = f"of {', '.join(BENCHMARKS)} (default: all without {migration.NAME})"
     parser.add_argument("names", nargs="*", metavar="NAME", help=known)
-    parser.add_argument("--runs", type=int, default=3, help="medians of this many runs (default 3)")
+    parser.add_argument("--runs", type=int, default=3, help="medians of so many runs (3; migration: >= 5)")
     parser.add_argument("--quick", action="store_true", help="one short run")
     parser.add_argument(
         "--json", type=Path, nargs="?", const=Path("-"), metavar="FILE",
@@ -56,12 +55,20 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """0 when every bar is met, 3 when not, 4 without root, 1 when a benchmark failed."""
+    """0 when every bar is met, 3 when not, 4 without root, 1 when a benchmark failed, 130 interrupted."""
     options = arguments(argv)
     if os.geteuid() != 0:
         sys.stderr.write("bench: needs root\nhint: sudo scripts/bench\n")
         return 4
-    signal.signal(signal.SIGTERM, _interrupt)
+    INTERRUPTIONS.arm()
+    try:
+        return _measure(options)
+    except KeyboardInterrupt:  # what was made is removed by now
+        sys.stderr.write("bench: interrupted\n")
+        return InterruptedByUserError.exit_code
+
+
+def _measure(options: argparse.Namespace) -> int:
     load = os.getloadavg()[0]
     runs, seconds = (1, QUICK_SECONDS) if options.quick else (options.runs, SECONDS)
     figures: list[Figure] = []
@@ -73,7 +80,8 @@ def main(argv: list[str]) -> int:
         except XiatbError as error:
             failed = True
             sys.stderr.write(f"bench: {name}: {error.message}\n")
-    _show(figures, options.json, runs, load)
+    with INTERRUPTIONS.unbroken():
+        _show(figures, options.json, runs, load)
     if failed:
         return 1
     return 0 if all(figure.met for figure in figures) else 3
@@ -84,14 +92,11 @@ def _show(figures: list[Figure], file: Path | None, runs: int, load: float) -> N
     if file == Path("-"):
         sys.stdout.write(text)
         return
-    sys.stdout.write(f"medians of {runs} runs; load before {load:.1f}, {os.cpu_count()} CPUs\n")
+    # How many runs a row has is in its last column: `migration` makes more of them than were asked for.
+    sys.stdout.write(f"medians of the runs; load before {load:.1f}, {os.cpu_count()} CPUs\n")
     print_table(figures)
     if file is not None:
         file.write_text(text, encoding="utf-8")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt  # so that what was made is removed
 
 
 if __name__ == "__main__":

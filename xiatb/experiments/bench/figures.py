@@ -69,7 +69,8 @@ class Figure:
 
 
 def as_json(figures: Sequence[Figure], *, runs: int, load: float) -> str:
-    """The JSON text of a run: {"runs","load_before","cpus","kernel","figures":[...]}."""
+    """The JSON text: {"runs","load_before","cpus","kernel","figures":[...]}. `runs`, at the top: how many
+    were asked for; in a figure: how many it is the median of."""
     return json.dumps(
         {
             "runs": runs,
@@ -84,7 +85,7 @@ def as_json(figures: Sequence[Figure], *, runs: int, load: float) -> str:
 
 def _one(figure: Figure) -> dict[str, Any]:
     value = round(figure.value, 4) if figure.values else None
-    return {**asdict(figure), "value": value, "met": figure.met}
+    return {**asdict(figure), "runs": len(figure.values), "value": value, "met": figure.met}
 
 
 def rows(figures: Sequence[Figure]) -> list[list[str]]:

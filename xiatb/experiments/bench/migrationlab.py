@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
+from xiatb.experiments.ownlab import own_lab
 from xiatb.experiments.probelog import ProbeSummary, Window, summarise
 from xiatb.experiments.probing import ProbeProcess
-from xiatb.lab import launch
 from xiatb.lab.client import LabClient
 from xiatb.lab.namespaces import inside
 from xiatb.lab.paths import NETNS_ROOT, LabPaths, netns_name
@@ -182,9 +182,5 @@ def ground(shape: Shape) -> Iterator[Ground]:
     with tempfile.TemporaryDirectory(prefix="xiatb-bench-") as directory:
         file = Path(directory) / "bench.yaml"
         file.write_text(shape.text(), encoding="utf-8")
-        plan = launch.bring_up(file, lab=lab)
-        try:
-            with LabClient(lab) as client:
-                yield Ground(lab, plan, client, Path(directory))
-        finally:
-            launch.take_down(lab)
+        with own_lab(file, lab) as plan, LabClient(lab) as client:
+            yield Ground(lab, plan, client, Path(directory))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xiatb.experiments.bench.figures import Bar, Figure
-from xiatb.lab import launch, process
+from xiatb.experiments.ownlab import own_lab
+from xiatb.lab import process
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.state import LabState, read_state
 
@@ -79,17 +80,14 @@ def _run(figures: Figures, side: int, seconds: float) -> None:
         file = Path(directory) / "scale.yaml"
         file.write_text(grid(side))
         begin = time.monotonic()
-        launch.bring_up(file, lab=lab)
-        figures.up.add(time.monotonic() - begin)
-    try:
-        state = read_state(LabPaths(lab))
-        routers = [one.process.pid for name, one in state.nodes.items() if name[0] == "r" and one.process]
-        figures.cores.add(sum(map(cpu_time, routers)) / len(routers))
-        figures.memory.add(sum(map(pss, routers)) / len(routers) / 1e6)
-        figures.idle.add(100 * idle_load(state, SETTLE * seconds, IDLE * seconds))
-    finally:
-        begin = time.monotonic()
-        launch.take_down(lab)
+        with own_lab(file, lab):
+            figures.up.add(time.monotonic() - begin)
+            state = read_state(LabPaths(lab))
+            routers = [one.process.pid for name, one in state.nodes.items() if name[0] == "r" and one.process]
+            figures.cores.add(sum(map(cpu_time, routers)) / len(routers))
+            figures.memory.add(sum(map(pss, routers)) / len(routers) / 1e6)
+            figures.idle.add(100 * idle_load(state, SETTLE * seconds, IDLE * seconds))
+            begin = time.monotonic()
     figures.down.add(time.monotonic() - begin)
 
 

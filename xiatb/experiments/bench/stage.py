@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import DeadlineError, XiatbError
-from xiatb.lab import launch
+from xiatb.experiments.ownlab import own_lab
 from xiatb.lab.client import LabClient
 from xiatb.lab.context import in_node, last_words, node_environment
 from xiatb.lab.linkbench import End
@@ -126,13 +126,10 @@ def stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "bench.yaml"
         file.write_text(TOPOLOGY, encoding="utf-8")
-        launch.bring_up(file, lab=lab, data_plane="ebpf")
-        try:
+        with own_lab(file, lab, data_plane="ebpf"):
             _ipv4(lab)
             with LabClient(lab) as client:
                 yield Stage(lab, read_state(LabPaths(lab)), client, Path(directory))
-        finally:
-            launch.take_down(lab)
 
 
 def address(host: str) -> str:

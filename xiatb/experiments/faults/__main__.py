@@ -9,16 +9,15 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from xiatb.errors import XiatbError
+from xiatb.errors import InterruptedByUserError, XiatbError
 from xiatb.experiments.faults.runner import FaultRunner, Report
 from xiatb.experiments.faults.table import PHASES, TABLE, page
-from xiatb.lab import launch
+from xiatb.experiments.ownlab import INTERRUPTIONS, own_lab
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import Plan
 from xiatb.lab.state import read_plan
@@ -34,6 +33,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--name", default="faults", help="of the lab that is brought up (default: faults)")
     parser.add_argument("--for", type=float, default=1e9, dest="seconds", metavar="SECONDS",
                         help="begin no cell later than that; what is left is named")  # fmt: skip
+    parser.add_argument("--locked", action="store_true",
+                        help="post-copy: strike when QEMU stands still with its main lock held")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="add a line for each cell to this file")
     parser.add_argument("--table", action="store_true", help="print the table of docs/reliability.md")
     options = parser.parse_args(argv)
@@ -45,7 +46,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """0 when every cell is as the table says, 3 when not, 4 without root, 1 when something else failed."""
+    """0 when every cell is as the table says, 3 when not, 4 without root, 130 interrupted, 1 when something
+    else failed."""
     options = arguments(argv)
     if options.table or not options.cells:
         sys.stdout.write(page())
@@ -53,9 +55,12 @@ def main(argv: list[str]) -> int:
     if os.geteuid() != 0:
         sys.stderr.write("faults: needs root\nhint: sudo scripts/faults ...\n")
         return 4
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    INTERRUPTIONS.arm()
     try:
         return 3 if _go_through(options) else 0
+    except KeyboardInterrupt:  # the lab that was brought up is down by now
+        sys.stderr.write("faults: interrupted\n")
+        return InterruptedByUserError.exit_code
     except XiatbError as error:
         sys.stderr.write(f"faults: {error.message}\n")
         if error.hint:
@@ -70,7 +75,7 @@ def _go_through(options: argparse.Namespace) -> int:
     end = time.monotonic() + options.seconds
     while left and time.monotonic() < end:
         with lab(options.lab, options.name) as plan:
-            runner = FaultRunner(plan, _mutter)
+            runner = FaultRunner(plan, _mutter, locked=options.locked)
             while left and not runner.ruined and time.monotonic() < end:
                 report = runner.run(*left.pop(0).split("/"))
                 bad += bool(report.problems)
@@ -88,11 +93,8 @@ def lab(given: str | None, name: str) -> Iterator[Plan]:
     if given is not None:
         yield read_plan(LabPaths(given))
         return
-    plan = launch.bring_up(TOPOLOGY, lab=name)
-    try:
+    with own_lab(TOPOLOGY, name) as plan:
         yield plan
-    finally:
-        launch.take_down(name)
 
 
 def _mutter(words: str) -> None:
@@ -108,6 +110,8 @@ def _tell(report: Report, file: Path | None) -> None:
         f"{said}\n"
         f"  hint: {report.hint or '-'}\n  {verdict}\n"
     )
+    if report.lock_held_s:
+        sys.stdout.write(f"  QEMU stood still with its main lock held for {report.lock_held_s:g} s\n")
     sys.stdout.flush()
     if file is not None:
         with file.open("a", encoding="utf-8") as out:

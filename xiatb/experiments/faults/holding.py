@@ -39,9 +39,9 @@ class Hold:
     ) -> None:
         self._daemon.signal(signal.SIGCONT)
 
-    def until(self, reached: Callable[[], bool]) -> None:
+    def until(self, reached: Callable[[], bool], otherwise: str) -> None:
         """Until `reached`. Should that need a packet of the daemon which has not left yet, it leaves in one
-        of the pulses for which the daemon runs. Raises XiatbError after STARTED_S."""
+        of the pulses for which the daemon runs. Raises XiatbError(otherwise) after STARTED_S."""
         deadline = time.monotonic() + STARTED_S
         while time.monotonic() < deadline:
             look = time.monotonic() + _LOOK_S
@@ -51,7 +51,7 @@ class Hold:
             self._daemon.signal(signal.SIGCONT)
             time.sleep(_PULSE_S)
             self._daemon.signal(signal.SIGSTOP)
-        raise XiatbError("the destination does not start the guest")
+        raise XiatbError(otherwise)
 
 
 def started(paths: LabPaths, host: str) -> bool:

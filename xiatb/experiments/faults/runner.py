@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.experiments.faults.aftermath import Aftermath
 from xiatb.experiments.faults.holding import Hold, started
 from xiatb.experiments.faults.hostview import HostView
+from xiatb.experiments.faults.lockwatch import LockWatch, stands_still
 from xiatb.experiments.faults.strikes import Strikes, Undo, writing
 from xiatb.experiments.faults.table import BEFORE, HERE, LOST, PAUSED, TABLE
 from xiatb.experiments.guestcheck import GuestCheck
@@ -61,6 +63,8 @@ class Report:
     seconds: float = 0.0
     answered_s: float = 0.0
     downtime_ms: float | None = None
+    lock_held_s: float = 0.0
+    """Longest time in a post-copy for which the destination's QEMU had its main lock held; see lockwatch."""
     problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> Json:
@@ -71,13 +75,15 @@ class Report:
 class FaultRunner:
     """Cells on one lab with one guest and at least two hypervisor hosts in different ADs."""
 
-    def __init__(self, plan: Plan, say: Say) -> None:
+    def __init__(self, plan: Plan, say: Say, *, locked: bool = False) -> None:
+        """`locked`: strike in a post-copy once the destination's QEMU stands still with its lock held."""
         self.plan = plan
         self.paths = LabPaths(plan.lab)
         self.guest = plan.guests[0].name
         self.views = [HostView(self.paths, node.name) for node in plan.kind("hypervisor")[:2]]
         self.after = Aftermath(plan, self.guest, self.views)
         self._say = say
+        self._locked = locked
         self._seed = plan.seed
         self.ruined = False
         self._struck = 0.0
@@ -105,14 +111,33 @@ class FaultRunner:
         clean = strikes.prepare(fault)
         try:
             begin = time.monotonic()
-            undo = self._migrate(report, strikes)
+            undo = self._watched(report, strikes)
             report.seconds = round(time.monotonic() - begin, 1)
             report.answered_s = round(time.monotonic() - self._struck, 1)
             for act in undo:
                 self._try(report, act)
             self._judge(report, check, strikes)
+        except BaseException:  # interrupted, too
+            strikes.abandon()
+            raise
         finally:
             clean()
+
+    def _watched(self, report: Report, strikes: Strikes) -> list[Undo]:
+        """The migration; of a post-copy it is kept for how long QEMU stood still with its lock held."""
+        if report.phase != "postcopy":
+            return self._migrate(report, strikes)
+        with LockWatch(lambda: self._qemu(report.destination)) as watch:
+            undo = self._migrate(report, strikes)
+        report.lock_held_s = round(watch.longest_s, 1)
+        return undo
+
+    def _qemu(self, host: str) -> int:
+        """The guest's process on `host`, 0: none."""
+        try:
+            return next(view for view in self.views if view.name == host).qemu_pid(self.guest)
+        except XiatbError:
+            return 0
 
     def _migrate(self, report: Report, strikes: Strikes) -> list[Undo]:
         self._struck = time.monotonic()
@@ -141,11 +166,16 @@ class FaultRunner:
     def _strike(self, report: Report, strikes: Strikes) -> Undo:
         """The blow, in the phase: phases that last an instant are held for it."""
         self._struck = time.monotonic()
-        if report.phase not in _HELD:
+        locked = self._locked and report.phase == "postcopy"
+        if report.phase not in _HELD and not locked:
             return strikes.strike(report.fault, report.phase)
         with Hold(read_state(self.paths).processes[f"migrated {report.source}"]) as hold:
             if report.phase == "handover":
-                hold.until(lambda: started(self.paths, report.destination))
+                begun = partial(started, self.paths, report.destination)
+                hold.until(begun, "the destination does not start the guest")
+            elif locked:
+                pid = self._qemu(report.destination)
+                hold.until(partial(stands_still, pid), "QEMU's lock was never held")
             return strikes.strike(report.fault, report.phase)
 
     def _events(self, to: str, options: Json) -> Any:

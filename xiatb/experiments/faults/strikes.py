@@ -47,6 +47,7 @@ class Strikes:
         self._source, self._destination = source, destination
         self._here, self._there = HostView(self._paths, source), HostView(self._paths, destination)
         self._write = write
+        self._starved: tuple[MemoryGroup, ProcessId] | None = None
         link = inter_ad_link(plan)
         self._ends = {"a": f"{link.a.node}:{link.a.port}", "b": f"{link.b.node}:{link.b.port}"}
 
@@ -138,9 +139,22 @@ class Strikes:
         victim = self._qemu()
         group = MemoryGroup(f"xiatb-{self._plan.lab}-{victim.pid}")
         group.take(victim.pid)
+        self._starved = (group, victim)
         if now:
+            self._outlive()
+        return _nothing if now else self._outlive
+
+    def _outlive(self) -> None:
+        if self._starved is not None:
+            (group, victim), self._starved = self._starved, None
             group.end(victim)
-        return _nothing if now else lambda: group.end(victim)
+
+    def abandon(self) -> None:
+        """What an undo would remove and the lab's end does not, when none is called any more."""
+        if self._starved is not None:
+            self._starved[1].signal(signal.SIGKILL)
+            with contextlib.suppress(XiatbError):  # the kernel had no need to end it
+                self._outlive()
 
     def _replace_image(self) -> Undo:
         """At the destination another file lies under the name of the guest's kernel."""
