@@ -1,8 +1,12 @@
 """What holds for all tests."""
 
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from tests.node.namespaces import Namespaces
 
 # Without a time limit for one example: on a busy machine any may miss it.
 settings.register_profile("xiatb", deadline=None)
@@ -11,3 +15,13 @@ settings.load_profile("xiatb")
 # A shell runs background jobs with SIGINT ignored, and programs that tests start would inherit that: those
 # that are interrupted by tests would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[Namespaces]:
+    """Network namespaces for one test."""
+    made = Namespaces()
+    try:
+        yield made
+    finally:
+        made.close()

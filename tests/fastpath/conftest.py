@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.namespaces import Namespaces
 from xiatb.fastpath import build
 from xiatb.fastpath.engine import OBJECT_PATH, Fastpath
 
@@ -32,12 +31,3 @@ def fastpath(object_path: Path) -> Iterator[Fastpath]:
         yield engine
     finally:
         engine.close()
-
-
-@pytest.fixture
-def namespaces() -> Iterator[Namespaces]:
-    made = Namespaces()
-    try:
-        yield made
-    finally:
-        made.close()

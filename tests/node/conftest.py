@@ -23,15 +23,6 @@ def teardown_when_terminated() -> Iterator[None]:
 
 
 @pytest.fixture
-def namespaces() -> Iterator[Namespaces]:
-    made = Namespaces()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
 def lab(namespaces: Namespaces, tmp_path: Path) -> Iterator[MiniLab]:
     made = MiniLab(namespaces, tmp_path)
     try:
