@@ -327,8 +327,9 @@ class Libvirtd:
         stream = await self._connect(ram, connections)
         copy.dirty_pages = set(range(PAGES))
         self.tell("MIGRATION", status="active")
-        if postcopy:
-            await asyncio.wait_for(self.wants_postcopy.wait(), 60)
+        if postcopy:  # asked for at once by mode postcopy, later or never by hybrid
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.wants_postcopy.wait(), 1.0)
         for number in range(1, PASSES + 1):
             self.tell("MIGRATION_PASS", **{"pass": number})
             await self._pages(copy, stream, rpc, reach={1: "first", 2: "later"}.get(number, ""))

@@ -285,7 +285,7 @@ class SourceJob(JobShell):
                           self._channel_ended)  # fmt: skip
             reason = await transfer.run(resume=resume)
         except OSError as error:
-            reason = str(error)
+            reason = str(error) or type(error).__name__  # "" would mean that all went well
         if reason:
             log.info("%s: libvirt: %s", self.name, reason)
             if resume and self._transfer is transfer:

@@ -19,7 +19,7 @@ from xiatb.lab.process import ProcessId
 from xiatb.migration.manager import socket_path
 
 STARTED_S = 10.0
-_PULSE_S = 0.002
+PULSE_S = 0.002
 _LOOK_S = 0.1
 
 
@@ -39,9 +39,10 @@ class Hold:
     ) -> None:
         self._daemon.signal(signal.SIGCONT)
 
-    def until(self, reached: Callable[[], bool], otherwise: str) -> None:
+    def until(self, reached: Callable[[], bool], otherwise: str, pulse_s: float = PULSE_S) -> None:
         """Until `reached`. Should that need a packet of the daemon which has not left yet, it leaves in one
-        of the pulses for which the daemon runs. Raises XiatbError(otherwise) after STARTED_S."""
+        of the pulses, `pulse_s` long, for which the daemon runs. Raises XiatbError(otherwise) after
+        STARTED_S."""
         deadline = time.monotonic() + STARTED_S
         while time.monotonic() < deadline:
             look = time.monotonic() + _LOOK_S
@@ -49,7 +50,7 @@ class Hold:
                 if reached():
                     return
             self._daemon.signal(signal.SIGCONT)
-            time.sleep(_PULSE_S)
+            time.sleep(pulse_s)
             self._daemon.signal(signal.SIGSTOP)
         raise XiatbError(otherwise)
 

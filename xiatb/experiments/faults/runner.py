@@ -37,8 +37,11 @@ MIGRATE_S = 150.0
 """Longest silence of a migration; the daemon tells of its progress ten times a second."""
 MOST_S = 200.0
 """Longest time after the blow, or after the beginning, until a migration has ended one way or the other."""
+_EARLY = 3
 _IN_THE_MIDDLE = {"postcopy": 6}
 """Events before the act: a post-copy can be taken up again once the destination has the device state."""
+SERVE_S = 0.03
+"""Pulses in which the source serves pages, until the guest waits for one with QEMU's lock held."""
 PATIENCE_S = 30.0
 _PATIENCE = {"cut": 90.0, "cancel": 10.0}
 """Longest time after the blow until the user of a guest that stays is told, by fault."""
@@ -154,7 +157,7 @@ class FaultRunner:
                     report.message = str(event.get("note") or "")
                 elif not undo and reached(event, report.phase):
                     seen += 1
-                    if seen >= _IN_THE_MIDDLE.get(report.phase, 1):
+                    if seen >= (_EARLY if self._locked else _IN_THE_MIDDLE.get(report.phase, 1)):
                         undo.append(self._strike(report, strikes))
         except ControlError as error:
             report.code, report.message, report.hint = error.code, error.message, error.hint
@@ -175,7 +178,7 @@ class FaultRunner:
                 hold.until(begun, "the destination does not start the guest")
             elif locked:
                 pid = self._qemu(report.destination)
-                hold.until(partial(stands_still, pid), "QEMU's lock was never held")
+                hold.until(partial(stands_still, pid), "QEMU's lock was never held", SERVE_S)
             return strikes.strike(report.fault, report.phase)
 
     def _events(self, to: str, options: Json) -> Any:
