@@ -156,6 +156,7 @@ def test_a_move_that_fails_gives_the_route_back(lab: MiniLab) -> None:
     probe = move.probe(2.0)
     move.delegate("hv2")
     move.stop("hv1", "hv2")
+    assert {name: away(move, name) for name in ("hv1", "hv2")} == {"hv1": True, "hv2": False}
     time.sleep(STOPPED / 3)
     move.plug("0")
     move.hosts["hv1"].ask("guest_expect", hid=move.hid, port="eth2")
@@ -164,6 +165,13 @@ def test_a_move_that_fails_gives_the_route_back(lab: MiniLab) -> None:
     assert probed["longest_gap_ms"] < 300, probed
     assert move.hid not in {host["hid"] for host in move.hosts["hv2"].ask("joined")["hosts"]}
     assert move.hosts["hv1"].ask("guest_wait", hid=move.hid, timeout=1)["port_name"] == "eth2"
+    assert not away(move, "hv1")
+
+
+def away(move: Move, name: str) -> bool:
+    """What the node says of the guest: attached, but gone?"""
+    hosts = move.hosts[name].ask("joined")["hosts"]
+    return next(bool(host["away"]) for host in hosts if host["hid"] == move.hid)
 
 
 def test_delegations_that_are_refused(lab: MiniLab) -> None:

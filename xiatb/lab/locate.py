@@ -44,9 +44,10 @@ def address_of(paths: LabPaths, plan: Plan, text: str) -> str:
 
 def guest_host(paths: LabPaths, plan: Plan, guest: str) -> str | None:
     """The hypervisor at which a guest is attached now; None when it is nowhere. One that it has left keeps it
-    for some seconds, to send its packets on: the newest JOIN counts."""
+    for some seconds, to send its packets on, and says that it is away. Of others the newest JOIN counts: it
+    alone does not tell, as the guest signs the one for its new place before it refreshes the old."""
     hid = plan.guest(guest).hid
-    found: dict[str, int] = {}
+    found: dict[str, tuple[bool, int]] = {}
     for node in plan.kind("hypervisor"):
         try:
             hosts: list[dict[str, Any]] = ask_node(paths, node.name, "joined").get("hosts", [])
@@ -54,7 +55,7 @@ def guest_host(paths: LabPaths, plan: Plan, guest: str) -> str | None:
             continue
         for host in hosts:
             if host.get("hid") == hid:
-                found[node.name] = int(host.get("seq", 0))
+                found[node.name] = (not host.get("away", False), int(host.get("seq", 0)))
     return max(found, key=lambda name: found[name], default=None)
 
 

@@ -149,7 +149,7 @@ class GatewayCores(Cores):
         self.run()
 
     def joined(self) -> list[Json]:
-        """Attached hosts: `{"hid", "port", "port_name", "mac", "seq"}`."""
+        """Attached hosts: `{"hid", "port", "port_name", "mac", "seq", "away"}`."""
         return [found for host in self._plane.join.hosts.values() if (found := self.attachment(host.hid))]
 
     def attachment(self, hid: XID) -> Json | None:
@@ -163,6 +163,7 @@ class GatewayCores(Cores):
             "port_name": self.node.ports[host.port].label,
             "mac": host.mac.hex(":"),
             "seq": host.seq,
+            "away": self.handover.away(hid),
         }
 
     def neighbours(self) -> list[Json]:

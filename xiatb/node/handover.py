@@ -149,6 +149,10 @@ class Handover:
         self._away[hid.id] = (timer, self._plane.join.hosts[hid.id].seq)
         self.stats["redirects"] += 1
 
+    def away(self, hid: XID) -> bool:
+        """Whether the guest, still attached here, has gone: its packets are sent on."""
+        return hid.id in self._away
+
     def stay(self, hid: XID) -> None:
         """The guest runs on here, or is back: no redirection any more."""
         if not self._end_redirection(hid):
