@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.guests.libvirtd import CAPABILITIES, CAPABILITY_DIR, capability_key
+from xiatb.guests.model import CONSOLE
 from xiatb.identity.keys import KeyPair
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.wire.xid import XidType
@@ -51,7 +52,7 @@ unit='MiB'>{mib}</memory><vcpu>1</vcpu> <os><type arch='x86_64'
 machine='pc-q35-7.2'>hvm</type></os><features><acpi/><apic/></features> <devices><controller type='usb'
 model='none'/><memballoon model='none'/> <disk type='file' device='disk'><driver name='qemu'
 type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk> <serial type='file'><source
-path='/var/log/libvirt/serial' append='on'/></serial></devices></domain>"""  # noqa: E501
+path='/var/log/libvirt/console-{name}.log' append='on'/></serial></devices></domain>"""  # noqa: E501
 
 
 class Hypervisor:
@@ -212,7 +213,8 @@ class Hypervisor:
             os.kill(int(self.file(f"/run/libvirt/qemu/{name}.pid").read_text()), signal.SIGKILL)
         self.virsh("destroy", name, check=False)
         self.virsh("undefine", name, check=False)
-        self.run("rm", "-f", f"/var/lib/libvirt/images/{name}.qcow2", "/var/log/libvirt/serial")
+        console = CONSOLE.format(guest=name)
+        self.run("rm", "-f", f"/var/lib/libvirt/images/{name}.qcow2", console)
         (self.base / f"{name}.raw").unlink(missing_ok=True)
 
     def litter(self) -> list[str]:
@@ -224,9 +226,9 @@ class Hypervisor:
         return left if self.daemon.poll() is None else [*left, f"daemon ended with {self.daemon.returncode}"]
 
     def console(self) -> str:
-        """All that the guest has written on its serial port here."""
-        path = self.file("/var/log/libvirt/serial")
-        return path.read_text() if path.exists() else ""
+        """All that the guests of the moment have written on their serial ports here."""
+        logs = self.file("/var/log/libvirt").glob(Path(CONSOLE.format(guest="*")).name)
+        return "".join(path.read_text() for path in sorted(logs))
 
     def serial(self) -> list[int]:
         """The whole lines of it, as numbers."""

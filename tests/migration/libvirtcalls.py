@@ -1,22 +1,22 @@
 """Calls of libvirt's RPC as its client makes them, for tests and for simulated libvirtd.
 
-XDR, RFC 4506; procedures and arguments of remote_protocol.x. A simulated libvirtd carries what it has to say
-in the description's text.
+XDR, RFC 4506; procedures and arguments of remote_protocol.x.
 """
 
 from __future__ import annotations
 
 import struct
-import xml.etree.ElementTree as ET
-from xml.sax.saxutils import escape
 
 from tests.migration.samples import UUID
+from xiatb.migration.peercalls import _parameters, _Xdr
 from xiatb.migration.rpcgate import PROGRAM
 
+RESUME, MIRROR = 1 << 19, 1 << 6
+"""VIR_MIGRATE_POSTCOPY_RESUME, VIR_MIGRATE_NON_SHARED_DISK."""
 XML = (
-    "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><description>{note}</description>"
-    "<memory unit='KiB'>{kib}</memory><vcpu>1</vcpu><os><type machine='pc-q35-7.2'>hvm</type></os>"
-    "<devices>{devices}</devices></domain>"
+    "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='KiB'>{kib}</memory>"
+    "<vcpu>1</vcpu><os><type machine='pc-q35-7.2'>hvm</type></os>"
+    "<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}</devices></domain>"
 )
 
 
@@ -42,22 +42,31 @@ def parameters(*pairs: tuple[str, str | int]) -> bytes:
     return packed
 
 
-def description(name: str, note: str = "", *, uuid: str = UUID, kib: int = 1, devices: str = "") -> str:
-    return XML.format(name=name, uuid=uuid, note=escape(note), kib=kib, devices=devices)
+def description(name: str, *, uuid: str = UUID, kib: int = 1, devices: str = "") -> str:
+    return XML.format(name=name, uuid=uuid, kib=kib, devices=devices)
 
 
-def prepare(xml: str, *more: tuple[str, str | int], cookie: bytes = b"") -> bytes:
+def prepare(xml: str, *more: tuple[str, str | int], cookie: bytes = b"", flags: int = 0) -> bytes:
     """Arguments of domain_migrate_prepare3_params."""
-    return parameters(("destination_xml", xml), *more) + opaque(cookie) + bytes(4)
+    return parameters(("destination_xml", xml), *more) + opaque(cookie) + struct.pack(">I", flags)
 
 
-def finish(name: str, *more: tuple[str, str | int], cookie: bytes = b"", cancelled: int = 0) -> bytes:
+def finish(name: str, *more: tuple[str, str | int], cookie: bytes = b"", cancelled: int = 0,
+           flags: int = 0) -> bytes:  # fmt: skip
     """Arguments of domain_migrate_finish3_params."""
     typed = parameters(("destination_name", name), *more)
-    return typed + opaque(cookie) + bytes(4) + struct.pack(">I", cancelled)
+    return typed + opaque(cookie) + struct.pack(">II", flags, cancelled)
 
 
-def note(body: bytes) -> str:
-    """What the description in a Prepare's arguments was told to carry."""
-    start = body.index(b"<domain")
-    return ET.fromstring(body[start : body.index(b"</domain>") + 9]).findtext("description", "")
+def uri(path: str) -> str:
+    """Of a socket in the other simulated host's directory: a real one has the same path in its own /run."""
+    swapped = {"hv1": "hv2", "hv2": "hv1"}
+    return "unix://" + "/".join(swapped.get(part, part) for part in path.split("/"))
+
+
+def told(body: bytes) -> tuple[dict[str, str], int]:
+    """What a Prepare's arguments say: its strings, those that are URIs of sockets as paths; and its flags."""
+    arguments = _Xdr(body)
+    typed = {name: str(values[0]).removeprefix("unix://") for name, values in _parameters(arguments).items()}
+    arguments.string()
+    return typed, arguments.number()

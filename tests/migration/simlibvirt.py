@@ -122,8 +122,7 @@ class Libvirtd:
                 status, answer = 0, "{}"
                 try:
                     if head[3] == PREPARE:
-                        wanted = libvirtcalls.note(body).replace("/hv1/", "/hv2/")
-                        mine.append(await self._prepare(json.loads(wanted)))
+                        mine.append(await self._prepare(*libvirtcalls.told(body)))
                     elif head[3] == FINISH:
                         await self._finish(mine, int.from_bytes(body[-4:], "big"))
                 except (LibvirtError, OSError) as error:
@@ -137,11 +136,12 @@ class Libvirtd:
         finally:
             writer.close()
 
-    async def _prepare(self, wanted: dict[str, Any]) -> Copy:
+    async def _prepare(self, told: dict[str, str], flags: int) -> Copy:
+        resumed = bool(flags & libvirtcalls.RESUME)
         if self.host.oom:
             raise LibvirtError("internal error: process exited: cannot set up guest memory")
         copy = self.host.copy
-        if wanted["resume"]:
+        if resumed:
             if copy is not None:
                 await simmonitor.unlocked(copy)
             if copy is None or copy.postcopy != "paused":
@@ -153,9 +153,9 @@ class Libvirtd:
             if self.world.lock_s and self.world.second_monitor:
                 again = simmonitor.Monitor(copy, lambda path: self.spawn(self._incoming(copy, path, True)))
                 self.spawn(again.serve())
-        self.spawn(self._incoming(copy, Path(wanted["ram"]), wanted["resume"]))
-        if wanted["nbd"]:
-            self.spawn(self._nbd(copy, Path(wanted["nbd"])))
+        self.spawn(self._incoming(copy, Path(told["migrate_uri"]), resumed))
+        if disks := told.get("disks_uri"):
+            self.spawn(self._nbd(copy, Path(disks)))
         await asyncio.sleep(0.01)
         return copy
 
@@ -281,9 +281,12 @@ class Libvirtd:
         connections: list[Any] = []
         try:
             reader, writer = await self._connect(peer, connections)
-            wanted = {"ram": ram, "nbd": "" if recover else nbd, "resume": recover}
-            xml = libvirtcalls.description(GUEST, json.dumps(wanted))
-            await call(reader, writer, PREPARE, libvirtcalls.prepare(xml))
+            typed, flags = [("migrate_uri", libvirtcalls.uri(ram))], libvirtcalls.RESUME if recover else 0
+            if nbd and not recover:
+                typed.append(("disks_uri", libvirtcalls.uri(nbd)))
+                flags = libvirtcalls.MIRROR
+            xml = libvirtcalls.description(GUEST)
+            await call(reader, writer, PREPARE, libvirtcalls.prepare(xml, *typed, flags=flags))
             if recover:
                 await self._resume_out(copy, ram, connections)
             else:

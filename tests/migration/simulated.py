@@ -15,6 +15,7 @@ import struct
 import subprocess
 import threading
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,9 +160,10 @@ class Host:
                 procedure, serial, body = await _read(reader)
                 status = 0
                 if procedure == PREPARE:
-                    name, ram = libvirtcalls.note(body).split()
+                    told, _ = libvirtcalls.told(body)
+                    name = ET.fromstring(told["destination_xml"]).findtext("name", "")
                     incoming = self.guests[name] = Guest(name, self)
-                    await self._listen_ram(self.base / "run" / ram)
+                    await self._listen_ram(Path(told["migrate_uri"]))
                 elif procedure == FINISH and incoming is not None:
                     finished = True
                     if self.plan.start_fails or body[-4:] != bytes(4):
@@ -199,8 +201,9 @@ class Host:
         self.calls.add(task)
         reader, writer = await asyncio.open_unix_connection(rpc)
         try:
-            xml = libvirtcalls.description(guest.name, f"{guest.name} {Path(ram).name}")
-            await _call(reader, writer, PREPARE, 1, libvirtcalls.prepare(xml))
+            where = ("migrate_uri", libvirtcalls.uri(ram))
+            prepare = libvirtcalls.prepare(libvirtcalls.description(guest.name), where)
+            await _call(reader, writer, PREPARE, 1, prepare)
             plan.reach("ram")
             ram_reader, ram_writer = await asyncio.open_unix_connection(ram)
             ram_writer.write(bytes(MEMORY - 1000))

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.migration import recordings
 from tests.migration.samples import CAPABILITIES, DISK, HID, JOB, REQUEST, SIDS
 from xiatb.errors import InvalidFileError, XiatbError
+from xiatb.guests.model import ServiceRecord
 from xiatb.migration import actions, config, hosting, storage
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.destjob import DestinationJob
@@ -236,3 +238,63 @@ def test_config_there_and_back(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(InvalidFileError):
         config.load(path)
+
+
+RECORDED = dataclasses.replace(
+    recordings.REQUEST, services=(str(SIDS[2]),), contents=("0" * 64, "1" * 64), storage=True
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"uuid": "5eb568fa-0000-4561-b6e9-b3fbcb2c6db0"}, "other UUID"),
+        ({"hid": str(SIDS[0]).replace("SID", "HID")}, "other HID"),
+        ({"hid": ""}, "other HID"),
+        ({"services": ()}, "other services"),
+        ({"image": "x"}, "other image"),
+        ({"port": "tap7", "vcpus": 9}, "other port, processors"),
+        ({"memory": (160 << 20) + 1}, "other memory"),
+        ({"disks": (DISK,)}, "other disk"),
+        ({"files": ("/run/xiatb/x/guests/vm2/initrd",)}, "other files"),
+    ],
+)
+def test_a_guest_is_the_one_of_the_labs_records(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    service = ServiceRecord("echo", "echo", str(SIDS[2]), "/k")
+    (tmp_path / "vm1").mkdir()
+    recordings.record_of(RECORDED, services=(service,)).save(tmp_path / "vm1" / "guest.json")
+    request = dataclasses.replace(RECORDED, **changes)
+    if not words:
+        hosting.admit_record(request, "hv2", tmp_path)
+        return
+    with pytest.raises(hosting.RefusedError, match=f"{words}$") as refused:
+        hosting.admit_record(request, "hv2", tmp_path)
+    assert refused.value.code == "policy"
+
+
+def test_without_a_record_the_request_has_to_do(tmp_path: Path) -> None:
+    hosting.admit_record(RECORDED, "hv2", None)
+    hosting.admit_record(RECORDED, "hv2", tmp_path)
+    (tmp_path / "vm1").mkdir()
+    (tmp_path / "vm1" / "guest.json").write_text("{")
+    with pytest.raises(hosting.RefusedError, match="not a guest record"):
+        hosting.admit_record(RECORDED, "hv2", tmp_path)
+
+
+def test_what_files_hold_must_be_said(tmp_path: Path) -> None:
+    """Else a peer could have any file of the lab's directories read into its guest."""
+    (tmp_path / "file").write_bytes(b"x")
+    here = config.DaemonConfig("lab", "hv2", tmp_path, tmp_path, tmp_path / "s", images=tmp_path)
+    silent = dataclasses.replace(REQUEST, files=(str(tmp_path / "file"),))
+    with pytest.raises(hosting.RefusedError, match="does not say"):
+        asyncio.run(storage.admit_storage(silent, here))
+
+
+def test_a_disk_that_stays_must_be_named_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "vm2.qcow2").write_bytes(b"x")
+    here = config.DaemonConfig("lab", "hv2", tmp_path, tmp_path, tmp_path / "s", disks=tmp_path)
+    disk = dataclasses.replace(DISK, path=str(tmp_path / "vm2.qcow2"))
+    with pytest.raises(hosting.RefusedError) as refused:
+        asyncio.run(storage.admit_storage(dataclasses.replace(REQUEST, disks=(disk,), storage=False), here))
+    assert refused.value.code == "wrong-image"

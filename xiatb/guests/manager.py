@@ -19,15 +19,13 @@ from xiatb.errors import DeadlineError, HostNotAbleError, XiatbError
 from xiatb.guests import accel, domain, guestconfig, image, libvirtd
 from xiatb.guests.client import AgentClient
 from xiatb.guests.hypervisor import Hypervisor
-from xiatb.guests.model import GuestRecord, ServiceRecord, load_record
+from xiatb.guests.model import AGENT_SOCKET, CONSOLE, GuestRecord, ServiceRecord, load_record
 from xiatb.lab.extensions import LabContext
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import GuestPlan, Plan
 
 READY_DEADLINE = 240.0
 DISK = "/var/lib/libvirt/images/{guest}.qcow2"
-AGENT_SOCKET = "/run/xtb/agent-{guest}.sock"
-CONSOLE = "/var/log/libvirt/console-{guest}.log"
 
 
 class GuestError(XiatbError):

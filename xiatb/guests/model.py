@@ -11,6 +11,11 @@ from typing import Any
 
 from xiatb.errors import InvalidFileError
 
+AGENT_SOCKET = "/run/xtb/agent-{guest}.sock"
+"""Where a guest's agent is heard, in every hypervisor's mount namespace."""
+CONSOLE = "/var/log/libvirt/console-{guest}.log"
+"""Where its console is written, likewise."""
+
 
 @dataclass(frozen=True)
 class ServiceRecord:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xiatb.errors import UsageError, XiatbError
 from xiatb.guests.client import AgentClient
-from xiatb.guests.manager import AGENT_SOCKET
+from xiatb.guests.model import AGENT_SOCKET
 from xiatb.lab import baselinenet
 from xiatb.lab.extensions import LabContext
 from xiatb.migration.options import parse

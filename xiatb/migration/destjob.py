@@ -18,7 +18,7 @@ from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.driver import Driver, DriverError, GuestEvent
 from xiatb.migration.examination import Examiner
-from xiatb.migration.hosting import RefusedError, admit, create_disk, remove_disks
+from xiatb.migration.hosting import RefusedError, admit, admit_record, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.monitor import MonitorError, QemuMonitor, reopened
 from xiatb.migration.pagewatch import PageWatch
@@ -262,7 +262,8 @@ class DestinationJob(JobShell):
     def _gated(self, wire: Wire) -> Wire:
         """An `rpc` channel that lets only this job's migration through."""
         assert self.machine.request is not None  # noqa: S101 - tokens are granted after the request
-        return GatedWire(wire, CallGate(self.machine.request, self._runtime), self.name)
+        gate = CallGate(self.machine.request, self._runtime, self._station.config.lab)
+        return GatedWire(wire, gate, self.name)
 
     async def _prepare(self, request: Request) -> None:
         code = reason = ""
@@ -287,6 +288,7 @@ class DestinationJob(JobShell):
         assert peer is not None  # noqa: S101 - the machine takes a request only after capabilities
         station = self._station
         state = await self._driver.state(request.guest)
+        admit_record(request, station.config.host, station.config.guests)
         station.permit(request, self.peer, station.config.host)
         if station.journal.find(request.job, j.DESTINATION) is not None:
             raise RefusedError("busy", f"{self._own.host} has a job {request.job} already")

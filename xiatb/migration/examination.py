@@ -9,7 +9,7 @@ from xiatb.errors import IdentityError
 from xiatb.migration import probe, tokens
 from xiatb.migration.channels import refuse
 from xiatb.migration.driver import DriverError
-from xiatb.migration.hosting import RefusedError, admit
+from xiatb.migration.hosting import RefusedError, admit, admit_record
 from xiatb.migration.messages import Capabilities, Channel, Request
 from xiatb.migration.station import Station
 from xiatb.migration.storage import admit_storage
@@ -41,6 +41,7 @@ class Examiner:
         request, station = self._request, self._station
         if request.guest in station.busy:
             raise RefusedError("busy", f"{request.guest} is already being moved to or from {own.host}")
+        admit_record(request, own.host, station.config.guests)
         refusal = station.config.policy.refusal(
             request.guest, self._source, own.host, encrypted=bool(request.tls), consent=bool(request.hid)
         )

@@ -47,7 +47,7 @@ _JOIN = hexadecimal(JOIN_LEN)
 
 
 def agent_socket(runtime: Path, guest: str) -> Path:
-    """The UNIX socket of a guest's agent on its hypervisor host (guests.manager.AGENT_SOCKET)."""
+    """The UNIX socket of a guest's agent on its hypervisor host (guests.model.AGENT_SOCKET)."""
     return runtime / f"agent-{guest}.sock"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
+from xiatb.guests.model import load_record
 from xiatb.migration.driver import HostFacts
 from xiatb.migration.messages import Capabilities, Disk, Request
 
@@ -81,6 +82,37 @@ def admit(
             f"the guest needs {needed >> 20} MiB of memory, {own.host} has {own.memory_free >> 20} MiB",
         )
     _admit_disks(request, own, disks, shared)
+
+
+def admit_record(request: Request, host: str, guests: Path | None) -> None:
+    """Raise RefusedError unless the guest is the one of that name in the lab's own records, which this host
+    reads in directory `guests`. Without a record the source's word has to do."""
+    path = guests / request.guest / "guest.json" if guests is not None else None
+    if path is None or not path.exists():
+        return
+    try:
+        record = load_record(path)
+    except XiatbError as error:
+        raise RefusedError("failed", error.message) from None
+    other = [
+        what
+        for what, differs in {
+            "UUID": request.uuid != record.uuid,
+            "HID": request.hid != record.hid,
+            "services": set(request.services) != {one.sid for one in record.services if one.sid},
+            "image": request.image != record.image_id,
+            "port": request.port != record.tap,
+            "memory": request.memory > record.memory_mib << 20,
+            "processors": request.vcpus > record.vcpus,
+            "disk": not {disk.path for disk in request.disks} <= {record.disk_path},
+            "files": not set(request.files) <= {record.kernel, record.initrd},
+        }.items()
+        if differs
+    ]
+    if other:
+        raise RefusedError(
+            "policy", f"{host}: not the guest {request.guest} of the lab's records: other {', '.join(other)}"
+        )
 
 
 def _admit_disks(request: Request, own: Capabilities, directory: Path, shared: Path | None) -> None:

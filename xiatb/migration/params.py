@@ -7,13 +7,15 @@ has a private /run (reference/migration.md 3.1). Names hold the job, so that job
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import libvirt
 
 from xiatb.migration.messages import Request
 from xiatb.migration.options import Options
 
+STORAGE: Final = int(libvirt.VIR_MIGRATE_NON_SHARED_INC | libvirt.VIR_MIGRATE_NON_SHARED_DISK)
+"""The flags with which libvirt mirrors disks."""
 XBZRLE_CACHE = 64 << 20
 """Bytes of memory at the source for page contents to make differences with; a power of two."""
 
@@ -79,10 +81,27 @@ def migration_flags(request: Request, options: Options) -> int:
     return flags | sum(int(flag) for flag, wanted in chosen.items() if wanted)
 
 
+def allowed_flags(request: Request) -> int:
+    """All flags of libvirt that a source may ask a destination for with this request."""
+    every = (
+        libvirt.VIR_MIGRATE_LIVE
+        | libvirt.VIR_MIGRATE_PEER2PEER
+        | libvirt.VIR_MIGRATE_PERSIST_DEST
+        | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+        | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+        | libvirt.VIR_MIGRATE_COMPRESSED
+        | libvirt.VIR_MIGRATE_PARALLEL
+        | libvirt.VIR_MIGRATE_POSTCOPY
+        | libvirt.VIR_MIGRATE_POSTCOPY_RESUME
+        | libvirt.VIR_MIGRATE_AUTO_CONVERGE
+        | libvirt.VIR_MIGRATE_UNSAFE
+    )
+    return int(every | (STORAGE if request.storage else 0))
+
+
 def recovery_flags(request: Request, options: Options) -> int:
     """libvirt's flags to go on with a post-copy that broke: as before, but it is all about memory now."""
-    storage = int(libvirt.VIR_MIGRATE_NON_SHARED_INC | libvirt.VIR_MIGRATE_NON_SHARED_DISK)
-    return (migration_flags(request, options) & ~storage) | int(libvirt.VIR_MIGRATE_POSTCOPY_RESUME)
+    return (migration_flags(request, options) & ~STORAGE) | int(libvirt.VIR_MIGRATE_POSTCOPY_RESUME)
 
 
 def recovery_parameters(request: Request, directory: Path) -> dict[str, Any]:

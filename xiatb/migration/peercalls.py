@@ -2,22 +2,22 @@
 
 The set was read off real migrations with our flags, in every mode, cancelled and taken up again (procedures
 of libvirt 9.0's remote_protocol.x). Each call is held until it is whole. Arguments are XDR (RFC 4506). The
-guest's description is compared with the request that was admitted, as far as docs/migration-policy.md says.
+guest's description and libvirt's cookie are judged by lists of what they may hold (description.py).
 """
 
 from __future__ import annotations
 
 import logging
 import struct
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Final
 
 from xiatb.errors import WireError, XiatbError
 from xiatb.migration import params
-from xiatb.migration.facts import facts_of
+from xiatb.migration.description import cookie_shape, domain_shape
 from xiatb.migration.messages import Request
 from xiatb.migration.rpcgate import CALL, PROGRAM, RpcMessage, RpcWatch
+from xiatb.migration.shapes import judge, parse
 from xiatb.migration.wirestream import Wire
 
 log = logging.getLogger("xiatb.migration")
@@ -37,21 +37,31 @@ SYSTEM: Final = b"\0\0\0\1\0\0\0\x0eqemu:///system\0\0\0\0\0\0"
 """The arguments of connect_open: the system's QEMU driver, no flags."""
 MAX_PARAMS: Final = 64
 """REMOTE_DOMAIN_MIGRATE_PARAM_LIST_MAX."""
-_WIDTH: Final = {1: 4, 2: 4, 3: 8, 4: 8, 5: 8, 6: 4}
+FREE: Final = frozenset((
+    "bandwidth", "bandwidth.postcopy", "compression.xbzrle.cache", "auto_converge.initial",
+    "auto_converge.increment",
+))  # fmt: skip
+"""Numbers that a source may choose."""
+_WIDTH: Final = {1: 4, 2: 4, 3: 8, 4: 8}
+"""Bytes of an integer by type: int, unsigned, hyper, unsigned hyper."""
 _STRING: Final = 7
 
 
 class CallGate:
-    """Of one `rpc` channel. `directory` is the daemon's runtime directory."""
+    """Of one `rpc` channel. `directory` is the daemon's runtime directory, `lab` the lab's name."""
 
-    def __init__(self, request: Request, directory: Path) -> None:
+    def __init__(self, request: Request, directory: Path, lab: str) -> None:
         self._request = request
         self._watch = RpcWatch(MAX_CALL, keep=True)
-        self._strings = {
+        self._domain = domain_shape(request, lab)
+        self._cookie = cookie_shape(request, lab)
+        self._flags = params.allowed_flags(request)
+        self._values: dict[str, str | int] = {
             "destination_name": request.guest,
             "migrate_uri": f"unix://{params.ram_socket(directory, request.job)}",
             "disks_uri": f"unix://{params.disk_socket(directory, request.job)}",
             "compression": "xbzrle",
+            "parallel.connections": request.streams,
         }
 
     def admit(self, data: bytes) -> bytes:
@@ -78,56 +88,45 @@ class CallGate:
             raise WireError(f"{_named(call)}: not a call that a migration makes")
         try:
             self._check_guest(call)
-        except (XiatbError, ET.ParseError, ValueError, KeyError) as error:
+        except (XiatbError, UnicodeDecodeError) as error:
             raise WireError(f"{_named(call)}: {error}") from None
 
     def _check_guest(self, call: RpcMessage) -> None:
         """Prepare: params, cookie, u32 flags; Finish: u32 cancelled besides."""
         body = _Xdr(call.whole[28:])
-        told = _strings(body)
+        told = _parameters(body)
         cookie = body.string()
         if len(body.rest()) != (8 if call.procedure == FINISH else 4):
             raise WireError("not the arguments of this call")
-        needed = "destination_name" if call.procedure == FINISH else "destination_xml"
-        if needed not in told:
-            raise WireError(f"no {needed}")
-        for name, value in told.items():
-            if name == "destination_xml":
-                self._check_description(value)
-            elif name != "migrate_disks" and value != self._strings.get(name):
-                raise WireError(f"{name} {value[:80]!r} is not what was admitted")
+        flags = body.number()
+        if flags & ~self._flags:
+            raise WireError(f"flags {flags & ~self._flags:#x} are not those of what was admitted")
+        needed = ["destination_name"]
+        if call.procedure == PREPARE:
+            # Without the URIs libvirt would listen for memory and disks on the network.
+            disks = ["disks_uri"] if flags & params.STORAGE else []
+            needed = ["destination_xml", "migrate_uri", *disks]
+        for name in needed:
+            if name not in told:
+                raise WireError(f"no {name}")
+        for name, values in told.items():
+            for value in values:
+                self._check_parameter(name, value)
         if cookie:
-            self._check_cookie(cookie.removesuffix(b"\0").decode())
+            judge(parse(cookie.removesuffix(b"\0").decode(), "qemu-migration"), self._cookie)
 
-    def _check_description(self, text: str) -> None:
-        facts, wanted = facts_of(_plain(text, "<domain")), self._request
-        if (facts.name, facts.uuid) != (wanted.guest, wanted.uuid):
-            raise WireError(f"{facts.name[:80]!r} ({facts.uuid[:40]!r}) is not the guest that was admitted")
-        foreign = {path for _, path, _ in facts.disks} - {disk.path for disk in wanted.disks}
-        foreign |= set(facts.files) - set(wanted.files)
-        if foreign:
-            raise WireError(f"{min(foreign)[:80]!r} was not admitted")
-        if facts.memory > wanted.memory:
-            raise WireError(f"{facts.memory} bytes of memory, {wanted.memory} were admitted")
-
-    def _check_cookie(self, text: str) -> None:
-        """It brings the definition that libvirt keeps of the guest, too."""
-        root = ET.fromstring(_plain(text, "<qemu-migration"))  # noqa: S314 - _plain: no declarations
-        for one in (root, *root.iterfind("domain")):
-            name, uuid = one.findtext("name", ""), one.findtext("uuid", "")
-            if (name, uuid) != (self._request.guest, self._request.uuid):
-                raise WireError(f"a cookie of guest {name[:80]!r} ({uuid[:40]!r})")
+    def _check_parameter(self, name: str, value: str | int) -> None:
+        if name == "destination_xml" and isinstance(value, str):
+            judge(parse(value, "domain"), self._domain)
+        elif name == "migrate_disks":
+            if value not in [disk.target for disk in self._request.disks]:
+                raise WireError(f"no disk {str(value)[:80]!r} was admitted")
+        elif (name not in FREE or isinstance(value, str)) and value != self._values.get(name):
+            raise WireError(f"{name[:80]} {str(value)[:80]!r} is not what was admitted")
 
 
 def _named(call: RpcMessage) -> str:
     return f"program {call.program:#x} procedure {call.procedure} (type {call.type}, version {call.version})"
-
-
-def _plain(text: str, root: str) -> str:
-    """The text itself, if libvirt must read in it what we do: neither declarations nor another encoding."""
-    if not text.startswith(root) or "<!DOCTYPE" in text or "\0" in text:
-        raise WireError(f"no plain {root}>")
-    return text
 
 
 class _Xdr:
@@ -155,23 +154,24 @@ class _Xdr:
         return self._data[self._at :]
 
 
-def _strings(body: _Xdr) -> dict[str, str]:
-    """The typed parameters that are strings; numbers are left to libvirt. One name may come once only, but
-    for migrate_disks."""
+def _parameters(body: _Xdr) -> dict[str, list[str | int]]:
+    """The typed parameters by name: strings, integers, no others. One name may come once only, but for
+    migrate_disks."""
     count = body.number()
     if count > MAX_PARAMS:
         raise WireError(f"{count} parameters")
-    told: dict[str, str] = {}
+    told: dict[str, list[str | int]] = {}
     for _ in range(count):
         name, kind = body.string().decode(), body.number()
-        if kind != _STRING:
-            if kind not in _WIDTH:
-                raise WireError(f"parameter {name[:80]!r} of type {kind}")
-            body.take(_WIDTH[kind])
-            continue
         if name in told and name != "migrate_disks":
             raise WireError(f"{name[:80]!r} twice")
-        told[name] = body.string().decode()
+        if kind == _STRING:
+            value: str | int = body.string().decode()
+        elif kind in _WIDTH:
+            value = int.from_bytes(body.take(_WIDTH[kind]), "big")
+        else:
+            raise WireError(f"parameter {name[:80]!r} of type {kind}")
+        told.setdefault(name, []).append(value)
     return told
 
 

@@ -90,14 +90,16 @@ async def contents(files: tuple[str, ...]) -> tuple[str, ...]:
 
 async def admit_storage(request: Request, config: DaemonConfig) -> None:
     """Raise RefusedError unless this host has what the request does not copy."""
-    for number, path in enumerate(request.files):
+    if len(request.contents) != len(request.files):
+        raise RefusedError("wrong-image", "the source does not say what the guest's files hold")
+    for path, wanted in zip(request.files, request.contents, strict=True):
         content = await _content_here(Path(path), "file of a guest", config)
-        if number < len(request.contents) and content != request.contents[number]:
+        if content != wanted:
             raise RefusedError(
                 "wrong-image", f"{path} on {config.host} is another file than the guest was started with"
             )
     for disk in request.disks:
-        if not request.storage and disk.file and identity(Path(disk.path)) != disk.file:
+        if not request.storage and identity(Path(disk.path)) != disk.file:
             raise RefusedError(
                 "wrong-image",
                 f"{config.host} has another file at {disk.path} than the guest's: migrate --with-storage",
