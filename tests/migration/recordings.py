@@ -31,10 +31,12 @@ REQUEST = m.Request(
 
 def record_of(request: m.Request, **changes: Any) -> GuestRecord:
     """The lab's record of the guest of a request."""
-    values: dict[str, Any] = {**vars(RECORD), "name": request.guest, "uuid": request.uuid, "hid": request.hid, "lab": LAB,
-              "memory_mib": request.memory >> 20, "tap": request.port, "image_id": request.image,
-              "accel": request.accel, "disk_path": request.disks[0].path, "kernel": request.files[0],
-              "initrd": request.files[1], **changes}  # fmt: skip
+    values: dict[str, Any] = {
+        **vars(RECORD), "name": request.guest, "uuid": request.uuid, "hid": request.hid, "lab": LAB,
+        "memory_mib": request.memory >> 20, "tap": request.port, "image_id": request.image,
+        "accel": request.accel, "disk_path": request.disks[0].path, "kernel": request.files[0],
+        "initrd": request.files[1], **changes,
+    }  # fmt: skip
     return GuestRecord(**values)
 
 
