@@ -18,7 +18,7 @@ from xiatb.migration.description import cookie_shape, domain_shape
 from xiatb.migration.messages import Request
 from xiatb.migration.rpcgate import CALL, PROGRAM, RpcMessage, RpcWatch
 from xiatb.migration.shapes import judge, parse
-from xiatb.migration.wirestream import Wire
+from xiatb.migration.wirestream import OuterWire, Wire
 
 log = logging.getLogger("xiatb.migration")
 MAX_CALL: Final = 1 << 20
@@ -175,11 +175,11 @@ def _parameters(body: _Xdr) -> dict[str, list[str | int]]:
     return told
 
 
-class GatedWire:
+class GatedWire(OuterWire):
     """A `Wire` of which only what `gate` admits can be read; `name` is for the log."""
 
     def __init__(self, inner: Wire, gate: CallGate, name: str) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._gate = gate
         self._name = name
 
@@ -202,26 +202,6 @@ class GatedWire:
     def write_eof(self) -> None:
         """See Wire."""
         self._inner.write_eof()
-
-    def set_bound(self, limit: int) -> None:
-        """See Wire."""
-        self._inner.set_bound(limit)
-
-    def backlog(self) -> int:
-        """See Wire."""
-        return self._inner.backlog()
-
-    def round_trip(self) -> float:
-        """See Wire."""
-        return self._inner.round_trip()
-
-    def origin(self) -> str:
-        """See Wire."""
-        return self._inner.origin()
-
-    def abort(self) -> None:
-        """See Wire."""
-        self._inner.abort()
 
     async def close(self) -> None:
         """See Wire."""

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
 from xiatb.errors import IdentityError, WireError
-from xiatb.migration.wirestream import Wire
+from xiatb.migration.wirestream import OuterWire, Wire
 
 CLIENT_HELLO = 0x16
 """First byte of a TLS stream (a handshake record, RFC 8446 5.1); the first byte of a frame is always 0."""
@@ -73,11 +73,11 @@ class TlsIdentity:
         return secured
 
 
-class TlsWire:
+class TlsWire(OuterWire):
     """A `Wire` inside another. `pin` is the SHA-256 of the peer's certificate."""
 
     def __init__(self, inner: Wire, connection: SSL.Connection) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._tls = connection
         self._end: asyncio.Task[None] | None = None
         self.pin = ""
@@ -130,26 +130,6 @@ class TlsWire:
         with contextlib.suppress(SSL.Error):
             self._tls.shutdown()
         self._end = asyncio.ensure_future(self._finish())
-
-    def set_bound(self, limit: int) -> None:
-        """See Wire."""
-        self._inner.set_bound(limit)
-
-    def backlog(self) -> int:
-        """See Wire."""
-        return self._inner.backlog()
-
-    def round_trip(self) -> float:
-        """See Wire."""
-        return self._inner.round_trip()
-
-    def origin(self) -> str:
-        """See Wire."""
-        return self._inner.origin()
-
-    def abort(self) -> None:
-        """See Wire."""
-        self._inner.abort()
 
     async def close(self) -> None:
         """See Wire."""

@@ -46,6 +46,34 @@ class Wire(Protocol):
         """Deliver what is left, then end."""
 
 
+class OuterWire:
+    """What a `Wire` that carries its bytes inside another leaves to that one. How bytes go in and out, and
+    how it ends, is its own."""
+
+    def __init__(self, inner: Wire) -> None:
+        self._inner = inner
+
+    def set_bound(self, limit: int) -> None:
+        """See Wire."""
+        self._inner.set_bound(limit)
+
+    def backlog(self) -> int:
+        """See Wire."""
+        return self._inner.backlog()
+
+    def round_trip(self) -> float:
+        """See Wire."""
+        return self._inner.round_trip()
+
+    def origin(self) -> str:
+        """See Wire."""
+        return self._inner.origin()
+
+    def abort(self) -> None:
+        """See Wire."""
+        self._inner.abort()
+
+
 class AsyncioWire:
     """A `Wire` over asyncio's StreamReader and StreamWriter."""
 
