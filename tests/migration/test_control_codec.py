@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +25,29 @@ def test_message_there_and_back(message: m.Message) -> None:
 
 def test_every_type_has_an_example() -> None:
     assert {message.TYPE for message in EXAMPLES} == set(m.TYPES)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol-migration.md").read_text()
+
+
+def rows(heading: str, until: str) -> dict[str, str]:
+    """First cell -> the rest of each row of the tables between two texts of the page, but for their heads."""
+    part = PAGE[PAGE.index(heading) : PAGE.index(until, PAGE.index(heading))]
+    found = re.findall(r"^\| `(\w[\w-]*)` \| (.*) \|$(?!\n\|---)", part, re.MULTILINE)
+    return dict(found)
+
+
+def test_the_page_has_every_message_with_every_field_and_code() -> None:
+    told = rows("## Messages", "| `fate` | meaning")
+    assert set(told) == set(m.TYPES)
+    for name, cls in m.TYPES.items():
+        fields = {field.name for field in dataclasses.fields(cls)} - {"job"}  # type: ignore[arg-type]
+        missing = {field for field in fields if not re.search(rf"`{field}`", told[name])}
+        assert not missing, f"{name}: the page does not tell of {missing}"
+    assert set(rows("| `fate` | meaning", "Reasons for `reject`")) == set(m.FATES)
+    codes = set(rows("Reasons for `reject`", "A host that is not a configured peer"))
+    assert codes == set(m.REJECT_CODES) - {"not-a-peer"}, "which the page tells of below the table"
+    assert f"Version {frames.VERSION}." in PAGE
 
 
 def test_unknown_fields_are_ignored_unknown_messages_refused() -> None:
