@@ -147,6 +147,14 @@ def test_what_the_template_cannot_make_is_refused_by_name(change: tuple[str, str
         taken(DESCRIPTION.replace(old, new, 1))
 
 
+def test_the_arguments_of_qemu_keep_their_order() -> None:
+    swapped = (
+        DESCRIPTION.replace("'-mon'", "'-x'").replace("'-chardev'", "'-mon'").replace("'-x'", "'-chardev'")
+    )
+    with pytest.raises(WireError, match="<qemu:arg>: value '-mon' is not what was admitted"):
+        taken(swapped)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

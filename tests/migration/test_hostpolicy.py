@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from xiatb.migration.config import DaemonConfig
 from xiatb.migration.hosting import RefusedError
 from xiatb.migration.hostpolicy import Policy, from_json
 from xiatb.migration.station import Station
+from xiatb.wire.xid import XidType
 
 DOCS = Path(__file__).parents[2] / "docs" / "migration-policy.md"
 
@@ -120,3 +122,27 @@ def test_a_consent_that_nobody_can_prove_is_none(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         Station.permit(here, asked, "hv1", "hv2")
     assert caught.value.code == "consent"
+
+
+@pytest.mark.parametrize("wrong", ["signature", "key", "destination", "guest", "sequence", "no HID"])
+def test_a_wrong_consent_is_refused_though_the_policy_asks_for_none(wrong: str, tmp_path: Path) -> None:
+    """A guest's word counts when it is there; without one the policy decides."""
+    here = station(tmp_path, Policy())
+    Station.permit(here, REQUEST, "hv1", "hv2")
+    given = consent.sign(KEYS[3], SIDS[0] if wrong == "destination" else SIDS[1], 7)
+    bent = {
+        "signature": {"signature": ("1" if given.signature[0] == "0" else "0") + given.signature[1:]},
+        "key": vars(consent.sign(KEYS[2], SIDS[1], 7)),
+        "sequence": {"sequence": 8},
+    }.get(wrong, {})
+    asked: Any = dataclasses.replace(REQUEST, consent=dataclasses.replace(given, **bent))
+    if wrong in ("guest", "no HID"):
+        other = str(KEYS[2].xid(XidType.HID)) if wrong == "guest" else ""
+        asked = dataclasses.replace(asked, hid=other)
+    with pytest.raises(RefusedError) as caught:
+        Station.permit(here, asked, "hv1", "hv2")
+    assert caught.value.code == "consent"
+    right = dataclasses.replace(REQUEST, consent=consent.sign(KEYS[3], SIDS[1], 1))
+    Station.permit(here, right, "hv1", "hv2")
+    with pytest.raises(RefusedError, match="used already"):
+        Station.permit(here, right, "hv1", "hv2")
