@@ -87,6 +87,16 @@ def test_rings_are_looked_up_where_they_will_be_asked_for(mode: str, ask: bool, 
     assert len(first.pages) == known
 
 
+@pytest.mark.parametrize(
+    ("storage", "cap", "told"), [(True, 7, [7 << 20]), (True, 0, []), (False, 7, [])]
+)
+def test_memory_beside_disks_gets_its_cap_when_it_begins(storage: bool, cap: int, told: list[int]) -> None:
+    driver = FakeDriver()
+    first = FirstPages(replace(REQUEST, storage=storage), driver, RelaySet(), lambda: cap)
+    asyncio.run(first.on_status("setup"))
+    assert driver.asked == [("migrate-set-parameters", {"max-bandwidth": one}) for one in told]
+
+
 def test_qemu_is_held_back_until_the_guest_runs() -> None:
     async def scenario() -> list[tuple[str, dict[str, Any]]]:
         driver = FakeDriver()

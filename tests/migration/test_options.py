@@ -101,7 +101,12 @@ def test_parameters_for_libvirt() -> None:
     told = params.migration_parameters(request, RUN, Options(mode="hybrid", bandwidth=7, throttle=10))
     assert told["migrate_uri"] == f"unix:///run/xtb/m-{REQUEST.job}.sock"
     assert told["disks_uri"] == f"unix:///run/xtb/d-{REQUEST.job}.sock"
-    assert (told["bandwidth"], told["bandwidth.postcopy"]) == (7, params.SWITCH_MIB), "lifted once it runs"
+    assert told["bandwidth.postcopy"] == params.SWITCH_MIB, "lifted once it runs"
+    assert "bandwidth" not in told, "it would cap the mirror"
+    memory_alone = params.migration_parameters(
+        replace(request, storage=False), RUN, Options(mode="hybrid", bandwidth=7)
+    )
+    assert memory_alone["bandwidth"] == 7
     assert told["auto_converge.initial"] == told["auto_converge.increment"] == 1, "the controller throttles"
     several = params.migration_parameters(replace(REQUEST, streams=3), RUN, Options(streams=3))
     assert several["parallel.connections"] == 3

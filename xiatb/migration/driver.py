@@ -116,8 +116,7 @@ class Driver:
         await self._thread(self._set_downtime_limit, name, milliseconds)
 
     async def set_bandwidth(self, name: str, mib: int) -> None:
-        """Cap the running migration, memory and disks, at `mib` MiB/s, 0: no cap; nothing happens when none
-        runs."""
+        """Cap a running migration's memory at `mib` MiB/s, 0: no cap; nothing happens when none runs."""
         await self._thread(self._set_bandwidth, name, mib)
 
     async def ask_qemu(self, name: str, command: str, **arguments: Any) -> Any:
@@ -295,7 +294,7 @@ class Driver:
                 dom.migrateSetMaxDowntime(milliseconds)
 
     def _set_bandwidth(self, name: str, mib: int) -> None:
-        """libvirt caps memory alone; block mirrors are QEMU's jobs. Post-copy has a cap of its own."""
+        """Memory alone; disks are held back by diskcap.py. Post-copy has a cap of its own."""
         dom = self._lookup(name)
         if dom is None:
             return
@@ -303,9 +302,6 @@ class Driver:
         with contextlib.suppress(libvirt.libvirtError):  # the migration has just ended
             dom.migrateSetMaxSpeed(mib or UNLIMITED_MIB)
             dom.migrateSetMaxSpeed(mib, postcopy)
-            jobs = _qmp(dom, "query-block-jobs").get("return", [])
-            for job in (one for one in jobs if one.get("type") == "mirror"):
-                _qmp(dom, "block-job-set-speed", device=str(job["device"]), speed=mib << 20)
 
     def _set_throttle(self, name: str, percent: int) -> None:
         """QEMU 7.2 (migration/ram.c, mig_throttle_guest_down) begins with `initial` and steps by `increment`

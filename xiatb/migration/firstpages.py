@@ -191,9 +191,11 @@ class FirstPages:
 
     async def on_status(self, status: str) -> None:
         """QEMU's migration has a new status: it is held back before the switch, and after it until the guest
-        runs."""
-        if status == "setup" and self._request.mode == "postcopy":
-            await self._limit("max-bandwidth", QUIET_MIB)
+        runs. With storage libvirt could not be told memory's cap, so it is set here."""
+        if status == "setup":
+            cap = QUIET_MIB if self._request.mode == "postcopy" else self._cap()
+            if cap and (self._request.storage or self._request.mode == "postcopy"):
+                await self._limit("max-bandwidth", cap)
         elif status == "postcopy-active":
             try:
                 await asyncio.wait_for(self._resumed.wait(), EASE_S)

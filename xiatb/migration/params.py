@@ -127,10 +127,9 @@ def migration_parameters(request: Request, directory: Path, options: Options) ->
     if request.storage:
         parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{disk_socket(directory, request.job)}"
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [disk.target for disk in request.disks]
-    if options.bandwidth:
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = options.bandwidth
-    if request.mode == "postcopy" and not request.storage:  # it would cap the mirror, too
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = QUIET_MIB
+    cap = QUIET_MIB if request.mode == "postcopy" else options.bandwidth
+    if cap and not request.storage:  # else FirstPages tells QEMU: this would cap the mirror, too (diskcap.py)
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = cap
     if request.mode != "precopy":
         cap = min(options.bandwidth or SWITCH_MIB, SWITCH_MIB)
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = cap

@@ -277,8 +277,8 @@ class SourceJob(JobShell):
         if resume and await self._driver.state(self.request.guest) in ("absent", "off"):
             self.machine.on_copy_gone(time.monotonic())
         watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
-        finish = FinishGate(self._finish_called, self._finish_answered)
-        gates: dict[str, Gate] = {"rpc": finish, "ram": await self._first.gate()}
+        gates: dict[str, Gate] = {"ram": await self._first.gate(), "nbd": self._steering.disk_cap}
+        gates["rpc"] = FinishGate(self._finish_called, self._finish_answered)
         try:
             dial = partial(self._path.secured, self._station.tls, pin)
             transfer.open(granted, self.link.session.channel_key, dial, watches, gates, self._channel_open,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from xiatb.migration.controller import Bounds, Controller, Decision, Sample, words
+from xiatb.migration.diskcap import DiskCap
 from xiatb.migration.driver import DriverError
 from xiatb.migration.options import Options
 
@@ -48,6 +49,8 @@ class Steering:
         name: str = "",
     ) -> None:
         self.controller = Controller(bounds)
+        self.disk_cap = DiskCap(lambda: self.controller.bandwidth)
+        """holds the channels of disks back"""
         self.done: list[dict[str, Any]] = []
         """Decisions carried out, as in the result: t_ns is monotonic."""
         self.bounds = bounds
