@@ -82,6 +82,7 @@ def test_every_verb_has_help_with_an_example_that_parses(
         (["plan", MIGRATION, "-n", "Bad Name"], 2, "is not a name"),
         (["plan", MIGRATION, "-t", MIGRATION], 2, "given twice"),
         (["down", "a", "-l", "b"], 2, "given twice"),
+        (["baseline", MIGRATION], 2, "no IPv4 beside XIA"),
         (["migrate", "a", "--to", "b", "--plan", "--transport", "tcp"], 2, "for migrations over XIA"),
     ],
 )

@@ -11,7 +11,7 @@ from xiatb.cli.output import output_option, print_json, print_table
 from xiatb.cli.starting import lab_of_a_run, sayer
 from xiatb.cli.topology import data_plane_option, read_plan
 from xiatb.errors import CheckFailedError
-from xiatb.experiments.baseline import BaselineRun
+from xiatb.experiments.baseline import BaselineRun, baseline_of
 from xiatb.experiments.rundir import RunDirectory
 from xiatb.experiments.sidebyside import Sample, compare, failures, table, to_json
 from xiatb.lab.runner import HostRunner
@@ -45,6 +45,7 @@ def command(
     Example: xiatb baseline topologies/baseline.yaml --with-storage --repeat 5
     """
     plan = read_plan(file, None, None, data_plane)
+    baseline_of(plan)  # before a lab is made in vain
     quiet = output == "json"
     with lab_of_a_run(plan, runs, keep=keep, quiet=quiet) as directory:
         run = BaselineRun(plan, directory, HostRunner(), sayer(quiet), lambda e: follow(e, quiet=quiet))

@@ -98,7 +98,7 @@ def show_plan(client: LabClient, wanted: dict[str, Any], output: str) -> None:
 
 
 def _meaning(error: ControlError, *, cancelled: bool) -> XiatbError:
-    if error.code in ("EUSAGE", "UsageError"):
+    if error.code in ("EUSAGE", "UsageError", "ENOSYS"):  # ENOSYS: a lab without guests
         return UsageError(error.message, hint=error.hint)
     if cancelled and error.code == "cancelled":
         return InterruptedByUserError("migration cancelled; the guest runs on where it was")

@@ -38,6 +38,15 @@ LAST_S = 0.5
 _MODULES = {"xia": "xiatb.experiments.probeclient", "tcp": "xiatb.experiments.ipclient"}
 
 
+def baseline_of(plan: Plan) -> Baseline:
+    """The plan's IPv4 beside XIA; UsageError when it has none, or no guest, or no host for the client."""
+    if plan.baseline is None:
+        raise UsageError(f"{plan.lab} has no IPv4 beside XIA", hint="write baseline: ip in its topology")
+    if not plan.guests or not plan.kind("host"):
+        raise UsageError(f"{plan.lab} has no guest or no host for the client")
+    return plan.baseline
+
+
 class BaselineRun:
     """One comparison on a lab that is up."""
 
@@ -46,12 +55,8 @@ class BaselineRun:
     ) -> None:
         """`follow` shows a migration's events and gives its result. Raises UsageError when the lab lacks what
         is needed: the baseline, a guest with the services echo and responder, a host for the client."""
-        if plan.baseline is None:
-            raise UsageError(f"{plan.lab} has no IPv4 beside XIA", hint="write baseline: ip in its topology")
-        if not plan.guests or not plan.kind("host"):
-            raise UsageError(f"{plan.lab} has no guest or no host for the client")
         self._plan = plan
-        self._baseline: Baseline = plan.baseline
+        self._baseline = baseline_of(plan)
         self._paths = LabPaths(plan.lab)
         self._directory = directory
         self._runner = runner

@@ -78,7 +78,7 @@ def read(path: Path) -> Source:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InvalidFileError(f"{path}: {error.strerror}", hint="give a topology file: -t FILE") from error
+        raise InvalidFileError(f"{path}: {error.strerror}", hint="name one that can be read") from error
     if len(raw) > MAX_BYTES:
         raise InvalidFileError(f"{path}: larger than {MAX_BYTES // 2**20} MiB")
     try:
