@@ -88,7 +88,7 @@ class Hypervisor:
         holder = subprocess.Popen(["unshare", "-n", "-m", "--propagation", "private", "sleep", "infinity"])
         self._processes.append(holder)
         self.holder = holder.pid
-        _wait(lambda: Path(f"/proc/{holder.pid}/comm").read_text().strip() == "sleep", 5, "unshare")
+        wait_for(lambda: Path(f"/proc/{holder.pid}/comm").read_text().strip() == "sleep", 5, "unshare")
         for place in PRIVATE:
             self.run("mkdir", "-p", place)
             self.run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", place)
@@ -104,7 +104,7 @@ class Hypervisor:
                    "/run/libvirt/l.pid")  # fmt: skip
 
     def wait_libvirtd(self) -> None:
-        _wait(
+        wait_for(
             lambda: self.file("/run/libvirt/libvirt-sock").exists(),
             20,
             "libvirtd's socket",
@@ -251,7 +251,8 @@ def numbers(text: str) -> list[int]:
     return [int(line, 16) for line in text.split("\n")[:-1] if line]
 
 
-def _wait(true: Any, seconds: float, what: str) -> None:
+def wait_for(true: Any, seconds: float, what: str) -> None:
+    """Waits until `true()` holds; TimeoutError with `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -261,11 +262,6 @@ def _wait(true: Any, seconds: float, what: str) -> None:
             pass
         time.sleep(0.02)
     raise TimeoutError(what)
-
-
-def wait_for(true: Any, seconds: float, what: str) -> None:
-    """Wait until `true()` holds."""
-    _wait(true, seconds, what)
 
 
 async def ask(socket: Path, on_event: Any = None, **request: Any) -> dict[str, Any]:
