@@ -401,6 +401,7 @@ def _destination_event(w: World, kind: str, which: str) -> None:
         machine.on_prepared(CHANNELS, "", "", w.now)
     elif kind == "resumed":
         machine.on_resumed(2, w.now)
+        w.ran_there = True  # as its daemon knows: dying before both do is like never having run
         machine.on_joined("RE x", 3, w.now)
     elif kind == "complete":
         machine.on_pages_complete(w.now)
@@ -467,7 +468,7 @@ def _finish(w: World) -> None:
 
 
 def _start(w: World) -> None:
-    w.copy, w.ran_there = "running", True
+    w.copy = "running"
     w.finish = "" if w.switched else "answer"
     _tell(w, "d:resumed")
 
@@ -574,8 +575,10 @@ def _restart_destination(w: World) -> None:
         if w.complete:
             _tell(w, "d:complete")
         return
-    if w.dst_record == "prepared":
-        w.dst_record = _settled(w)
+    if w.dst_record in ("prepared", "arrived"):
+        ran = w.dst_record == "arrived"
+        fate = _settled(w, keep=ran)
+        w.dst_record = "lost" if ran and fate == "none" else fate
         if w.dst_record == "postcopy":
             w.dst = w.make_destination.restore(w.request)
             return

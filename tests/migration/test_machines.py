@@ -110,7 +110,7 @@ def test_destination_goes_the_whole_way() -> None:
     machine.on_message(m.Switchover(job=JOB, t_stop=1_000), 1.0)
     assert kinds(machine) == ["ExpectGuest"]
     machine.on_resumed(2_000, 1.1)
-    assert kinds(machine) == ["ExpectGuest", "resumed"]
+    assert kinds(machine) == ["ExpectGuest", "resumed", "Record"]
     machine.on_joined("RE x", 3_000, 1.2)
     assert kinds(machine) == ["attached"]
     machine.on_message(m.Commit(job=JOB), 1.3)

@@ -35,6 +35,7 @@ BOUNDS: list[dict[str, Any]] = [
     {"mode": "postcopy", "cuts": 1, "hurries": 1},
     {"mode": "postcopy", "deaths": 1, "cuts": 1},
     {"falls": 1, "cuts": 1},
+    {"falls": 1, "crashes": 1},
     {"deaf": True, "cancels": 1, "timers": 1},
     {"mode": "hybrid", "deaths": 1, "crashes": 1},
     {"mode": "hybrid", "crashes": 1, "cancels": 1, "timers": 1},
@@ -126,6 +127,14 @@ class KeepsTheDisk(SourceMachine):
             super()._do(action)
 
 
+class ForgetsAnArrival(DestinationMachine):
+    """Does not write down that the guest has run here."""
+
+    def _do(self, action: a.Action) -> None:
+        if not (isinstance(action, a.Record) and action.state == "arrived"):
+            super()._do(action)
+
+
 class TakesADeadGuestForNone(DestinationMachine):
     """Says that the guest was never there when it has run there and died."""
 
@@ -161,6 +170,7 @@ class ForgetsPostcopy(DestinationMachine):
         (LetsAnyFinishThrough, {"deaf": True, "cancels": 1, "timers": 1}, "two copies run"),
         (KeepsTheDisk, {}, "left at the source"),
         (TakesADeadGuestForNone, {"falls": 1, "cuts": 1}, "older state"),
+        (ForgetsAnArrival, {"falls": 1, "crashes": 1}, "older state"),
         (GivesUpAsking, {"crashes": 1}, "no copy runs|is left"),
         (CancelsTooLate, {"cancels": 1}, "two copies run"),
         (AnswersWithoutLooking, {"cuts": 1}, "two copies run"),

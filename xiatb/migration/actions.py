@@ -50,8 +50,8 @@ class CancelTransfer(Action):
 @dataclass(frozen=True)
 class Record(Action):
     """Write `state` to the journal on disk, before any later action: what a daemon that is started again
-    must know. Source: "transfer", "handover", "postcopy", "moved". Destination: "prepared", "postcopy", or a
-    fate of messages.FATES."""
+    must know. Source: "transfer", "handover", "postcopy", "moved". Destination: "prepared", "arrived" (it has
+    run here, the commit is not there yet), "postcopy", or a fate of messages.FATES."""
 
     state: str
 

@@ -110,6 +110,7 @@ class DestinationMachine(Machine):
             self._invite()
             self._send_unless_lost(m.Resumed(job=self.job, t_resume=t_resume))
         if self.state in _ARRIVING:
+            self._do(a.Record("arrived"))  # its death is not "none" any more, whoever dies with it
             self._enter("running", now)
 
     def on_joined(self, locator: str, t_attached: int, now: float) -> None:

@@ -97,8 +97,11 @@ class MigrationService:
             else:
                 self._background(self._resume_source(entry, state))
             return
-        if state == "prepared":
-            state = await known_fate(self._driver, guest)
+        if state in ("prepared", "arrived"):
+            fate = await known_fate(self._driver, guest)
+            state = "lost" if (state, fate) == ("arrived", "none") else fate
+        if state == "lost":
+            self._at.node.detach(entry.request.hid)
         if state == "postcopy":
             self._background(self._resume_destination(entry))
         elif state == "none":

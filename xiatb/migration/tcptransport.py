@@ -310,6 +310,8 @@ def tcp_parameters(request: Request, target: str, options: Options) -> dict[str,
     on its IPv4 address `target`."""
     parameters = params.migration_parameters(request, Path("/nowhere"), options)
     parameters.pop(libvirt.VIR_MIGRATE_PARAM_DISKS_URI, None)
+    if options.bandwidth:  # here libvirt caps disks, too: nothing of ours is in their way
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = options.bandwidth
     parameters[libvirt.VIR_MIGRATE_PARAM_URI] = f"tcp://{target}"
     parameters[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = target
     return parameters
