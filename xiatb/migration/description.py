@@ -1,7 +1,7 @@
 """What the description of an incoming guest may say: what our template (guests/domain.xml.j2) makes for the
 guest that was admitted, with what libvirt adds to it, and nothing else.
 
-The additions are those of libvirt 9.0, read off real migrations (tests/migration/prepare.xml, finish.xml).
+The additions are those of libvirt 9.0, read off real migrations (tests/migration/recorded).
 Parts may be missing but for those that stand for the guest itself: a description can only say less. libvirt's
 migration cookie is judged in the same way, with the guest's lasting definition that it brings.
 """
