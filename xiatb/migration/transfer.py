@@ -19,6 +19,7 @@ from xiatb.migration.channels import Dial, RelaySet, SourceChannels
 from xiatb.migration.driver import Driver, DriverError
 from xiatb.migration.messages import Channel, Request
 from xiatb.migration.meter import SWITCH_FLOOR
+from xiatb.migration.monitor import AGAIN_S, PAUSE_S
 from xiatb.migration.options import Options
 from xiatb.migration.relay import Gate, Observer
 
@@ -27,8 +28,6 @@ STUCK_S = 1.0
 """How long libvirt's call may take to return once its channels are closed."""
 PATIENCE_S = 60.0
 """How long a recovery may carry nothing; then it is given up, and another one begins."""
-PAUSE_S, AGAIN_S = 5.0, 0.1
-"""How long QEMU may take to notice that its stream has gone, and how often it is asked meanwhile."""
 SETTLE_S = 5.0
 """How long libvirt may take to see that a migration that it had given up has ended well."""
 CANCEL_TIMES, CANCEL_AGAIN_S = 8, 0.3
