@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from xiatb.migration import arrival
-from xiatb.migration.arrival import Arrival, settle_all
+from xiatb.migration.arrival import expect, settle_all, settle_soon
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 QEMU = """
@@ -46,12 +46,10 @@ def test_it_is_hurried_until_a_while_after_resume(
     processor: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arrival, "ARRIVAL_S", 0.01)
-    one = Arrival("vm1", tmp_path)
-
     async def arrives() -> None:
-        one.expect()
+        expect("vm1", tmp_path)
         assert os.sched_getscheduler(processor) == os.SCHED_RR
-        one.resumed()
+        settle_soon("vm1", tmp_path)
         assert os.sched_getscheduler(processor) == os.SCHED_RR
         deadline = time.monotonic() + 10
         while os.sched_getscheduler(processor) != os.SCHED_OTHER:
@@ -62,7 +60,7 @@ def test_it_is_hurried_until_a_while_after_resume(
 
 
 def test_a_daemon_that_starts_again_ends_what_its_predecessor_began(processor: int, tmp_path: Path) -> None:
-    Arrival("vm1", tmp_path).expect()
+    expect("vm1", tmp_path)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     settle_all(tmp_path)
     assert os.sched_getscheduler(processor) == os.SCHED_OTHER
@@ -71,6 +69,6 @@ def test_a_daemon_that_starts_again_ends_what_its_predecessor_began(processor: i
 
 def test_a_guest_without_a_process_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "vm2.pid").write_text("no number")
-    Arrival("vm1", tmp_path).expect()
-    Arrival("vm2", tmp_path).expect()
+    expect("vm1", tmp_path)
+    expect("vm2", tmp_path)
     settle_all(tmp_path)

@@ -12,37 +12,34 @@ import asyncio
 from pathlib import Path
 
 from xiatb.lab.priority import favour_processors, hurry_processors
+from xiatb.migration.fence import Fence
 
 ARRIVAL_S = 0.5
 """How long after RESUME; about what it takes until all sessions have moved."""
 
 
-class Arrival:
-    """Of one guest, whose process libvirt's file `pids`/GUEST.pid tells."""
+def expect(guest: str, pids: Path) -> None:
+    """QEMU is there, the guest does not run yet. `pids`: where libvirt writes GUEST.pid; nothing happens when
+    there is no such process."""
+    hurry_processors(_process_of(guest, pids))
 
-    def __init__(self, guest: str, pids: Path) -> None:
-        self._file = pids / f"{guest}.pid"
-        self._pid = 0
 
-    def expect(self) -> None:
-        """QEMU is there, the guest does not run yet. Nothing happens when there is no such process."""
-        self._pid = _pid_in(self._file)
-        hurry_processors(self._pid)
+def settle(guest: str, pids: Path) -> None:
+    """Its processors are like others' from now on."""
+    favour_processors(_process_of(guest, pids))
 
-    def resumed(self) -> None:
-        """The guest runs now; after ARRIVAL_S its processors are like others'. In an event loop."""
-        asyncio.get_running_loop().call_later(ARRIVAL_S, favour_processors, self._pid)
+
+def settle_soon(guest: str, pids: Path) -> None:
+    """The guest runs now: `settle` after ARRIVAL_S. In an event loop."""
+    asyncio.get_running_loop().call_later(ARRIVAL_S, settle, guest, pids)
 
 
 def settle_all(pids: Path) -> None:
     """After a daemon has ended in the middle: no guest here arrives any more."""
     for file in pids.glob("*.pid"):
-        favour_processors(_pid_in(file))
+        settle(file.stem, pids)
 
 
-def _pid_in(file: Path) -> int:
+def _process_of(guest: str, pids: Path) -> int:
     """0 when there is none, which is nobody's."""
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 0
+    return Fence.of(guest, pids).process[0]

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from xiatb.errors import IdentityError, XiatbError
 from xiatb.migration import actions as a
-from xiatb.migration import handover, params
+from xiatb.migration import arrival, handover, params
 from xiatb.migration import journal as j
-from xiatb.migration.arrival import Arrival
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
@@ -63,7 +62,6 @@ class DestinationJob(JobShell):
         self._made: list[Disk] = []
         self._holds = False
         self._watch: PageWatch | None = None
-        self._arrival: Arrival | None = None
         self._examiner: Examiner | None = None
         self._monitor: QemuMonitor | None = None
 
@@ -166,8 +164,7 @@ class DestinationJob(JobShell):
         elif isinstance(action, a.HoldDelegation):
             self.spawn(handover.hold(self._node, request, action.join))
         elif isinstance(action, a.ExpectGuest):
-            self._arrival = Arrival(request.guest, self._station.config.qemu_pids)
-            self._arrival.expect()
+            arrival.expect(request.guest, self._station.config.qemu_pids)
             self._node.expect(request.hid, request.port, self._joined)
         elif isinstance(action, a.EndIncoming):
             self.spawn(self._driver.destroy(request.guest), must=True)
@@ -251,8 +248,8 @@ class DestinationJob(JobShell):
         self.step()
 
     def _settle_down(self) -> None:
-        if self._arrival is not None:
-            self._arrival.resumed()
+        if self.machine.request is not None:
+            arrival.settle_soon(self.machine.request.guest, self._station.config.qemu_pids)
 
     def _local(self, kind: str) -> Path:
         if kind == "rpc":
