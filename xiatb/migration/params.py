@@ -131,8 +131,8 @@ def migration_parameters(request: Request, directory: Path, options: Options) ->
     if cap and not request.storage:  # else FirstPages tells QEMU: this would cap the mirror, too (diskcap.py)
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = cap
     if request.mode != "precopy":
-        cap = min(options.bandwidth or SWITCH_MIB, SWITCH_MIB)
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = cap
+        after = min(options.bandwidth or SWITCH_MIB, SWITCH_MIB)
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = after
     return parameters
 
 
