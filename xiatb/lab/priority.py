@@ -13,8 +13,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from xiatb.node.session import favour_session
-
 NETWORK = -12
 MEASUREMENT = -10
 GUEST = -6
@@ -30,12 +28,8 @@ def prioritised(argv: Sequence[str], niceness: int) -> list[str]:
 
 def favour_processors(pid: int) -> int:
     """Gives the virtual processors of the QEMU process `pid` (its threads "CPU n/KVM" or "CPU n/TCG", see
-    QEMU's accel/) the niceness PROCESSOR, and QEMU as a whole that towards other sessions; how many got it.
-    0 without the privilege or the process."""
-    done = _schedule_processors(pid, os.SCHED_OTHER, 0)
-    if done:
-        favour_session(pid, PROCESSOR)
-    return done
+    QEMU's accel/) the niceness PROCESSOR; how many got it. 0 without the privilege or the process."""
+    return _schedule_processors(pid, os.SCHED_OTHER, 0)
 
 
 def hurry_processors(pid: int) -> int:
