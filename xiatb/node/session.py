@@ -22,14 +22,22 @@ def grouped() -> bool:
 
 
 def favour_session(pid: int, niceness: int) -> bool:
-    """Gives the group of the session that process `pid` leads the niceness (-20 first to 19 last).
+    """Gives the group of the session of process `pid` the niceness (-20 first to 19 last).
 
-    False without the privilege, when the process is gone or leads no session (its group is others', too),
-    or when the kernel does not group sessions."""
+    Only where the session is its own: `pid` leads it, or its leader has gone, as that of a daemon has that
+    forked once more (libvirtd's QEMUs; the kernel keeps the leader's number from others for as long as the
+    session lives). False for others' sessions, without the privilege, when the process is gone, or when the
+    kernel does not group sessions."""
     try:
-        if not grouped() or os.getsid(pid) != pid:
+        session = os.getsid(pid)
+        if not grouped() or not (session == pid or _is_gone(session)):
             return False
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness), encoding="ascii")
     except OSError:
         return False
     return True
+
+
+def _is_gone(leader: int) -> bool:
+    """0 is a leader outside of this process's pid namespace: there, but not seen from here."""
+    return leader != 0 and not Path(f"/proc/{leader}").exists()
