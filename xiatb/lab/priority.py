@@ -13,6 +13,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from xiatb.node.session import favour_session
+
 NETWORK = -12
 MEASUREMENT = -10
 GUEST = -6
@@ -27,8 +29,9 @@ def prioritised(argv: Sequence[str], niceness: int) -> list[str]:
 
 
 def favour_processors(pid: int) -> int:
-    """Gives the virtual processors of the QEMU process `pid` (its threads "CPU n/KVM" or "CPU n/TCG", see
-    QEMU's accel/) the niceness PROCESSOR; how many got it. 0 without the privilege or the process."""
+    """Gives the session of the QEMU process `pid` the niceness GUEST and, in it, the virtual processors (its
+    threads "CPU n/KVM" or "CPU n/TCG", see QEMU's accel/) the niceness PROCESSOR; how many processors got it.
+    0 without the privilege or the process."""
     return _schedule_processors(pid, os.SCHED_OTHER, 0)
 
 
@@ -40,6 +43,7 @@ def hurry_processors(pid: int) -> int:
 
 
 def _schedule_processors(pid: int, policy: int, priority: int) -> int:
+    favour_session(pid, GUEST)
     done = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
