@@ -19,6 +19,7 @@ from xiatb.migration import actions as a
 from xiatb.migration import handover
 from xiatb.migration import messages as m
 from xiatb.migration.consent import ConsentBook, sign
+from xiatb.migration.controller import words
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.handover import Departure, agent_socket, ask_consent
 from xiatb.migration.source import SourceMachine
@@ -71,23 +72,26 @@ def in_transfer() -> SourceMachine:
     return machine
 
 
-def departure(tmp: Path, machine: SourceMachine) -> tuple[Departure, Node]:
-    node = Node()
+def departure(tmp: Path, machine: SourceMachine) -> tuple[Departure, Node, list[dict[str, Any]]]:
+    """With the node that it asks and what it tells the user."""
+    node, told = Node(), list[dict[str, Any]]()
     station: Any = SimpleNamespace(node=node, config=SimpleNamespace(runtime=tmp))
-    return Departure(REQUEST, station, machine, lambda: None), node
+    return Departure(REQUEST, station, machine, lambda: None, told.append), node, told
 
 
 def asked(tmp: Path, reply: Reply) -> tuple[SourceMachine, dict[str, Any]]:
     """A source in transfer after the guest's agent has answered by `reply`."""
     machine = in_transfer()
     asking = [x for x in machine.take_actions() if isinstance(x, a.AskDelegation)]
-    leaving, _ = departure(tmp, machine)
+    leaving, _, told = departure(tmp, machine)
 
     async def body() -> None:
         leaving.perform(asking[0])
         await asyncio.gather(*leaving._tasks)
 
     asyncio.run(with_agent(agent_socket(tmp, REQUEST.guest), reply, body))
+    leaving.perform(a.DetachGuest())
+    assert len(told) == (not leaving.report()["delegated"])
     return machine, leaving.report()
 
 
@@ -128,18 +132,22 @@ def test_a_guest_that_says_anything_harms_nothing(noise: bytes) -> None:
 def test_without_an_agent_it_goes_on(tmp_path: Path) -> None:
     machine = in_transfer()
     machine.take_actions()
-    leaving, node = departure(tmp_path, machine)
+    leaving, node, told = departure(tmp_path, machine)
 
     async def body() -> None:
         leaving.perform(a.AskDelegation("00", "RE x"))
         await asyncio.gather(*leaving._tasks)
 
     asyncio.run(body())
-    assert not machine.take_actions() and not node.asked
+    assert not machine.take_actions() and not node.asked and not told
+    for action in (a.DetachGuest(), a.ReattachGuest(), a.DetachGuest()):  # stopped, run on, stopped again
+        leaving.perform(action)
+    (entry,) = told
+    assert "no delegation: " in words(entry) and entry["by"] == "handover"
 
 
 def test_stop_redirects_when_it_is_known_where_to(tmp_path: Path) -> None:
-    leaving, node = departure(tmp_path, in_transfer())
+    leaving, node, told = departure(tmp_path, in_transfer())
     leaving.perform(a.DetachGuest())
     leaving.perform(a.AskDelegation("", "RE x"))
     leaving.perform(a.DetachGuest())
@@ -148,13 +156,14 @@ def test_stop_redirects_when_it_is_known_where_to(tmp_path: Path) -> None:
     assert node.asked == [
         ("detach", hid), ("redirect", hid, "RE x", handover.REDIRECT_S), ("expect", hid, REQUEST.port)
     ]  # fmt: skip
+    assert not told, "there was no invitation that the guest could have answered"
 
 
 def test_a_delegation_is_of_use_only_before_the_stop() -> None:
     source = in_transfer()
     source.on_stopped(5, 0.3)
     source.take_actions()
-    source.on_delegated(JOIN, 0.4)
+    assert not source.on_delegated(JOIN, 0.4)
     assert not source.take_actions()
     destination = DestinationMachine()
     destination.on_established(CAPABILITIES, 0.0)

@@ -238,6 +238,7 @@ def words(entry: Mapping[str, Any]) -> str:
         "bandwidth": f"bandwidth cap {value / (1 << 20):.0f} MiB/s" if value else "no bandwidth cap",
         "throttle": f"the guest's processors throttled to {100 - value} %",
         "postcopy": "switch to post-copy",
+        "join": "the guest joins by itself when it runs, its connections wait for that",
         "recovery": f"attempt {value} to go on has failed",
     }[str(entry["kind"])]
     return f"{act}: {entry['reason']}"

@@ -5,7 +5,8 @@ hands it to the guest through its agent; the JOIN that the guest signs (its dele
 destination, whose node keeps it (`hold`) until the guest has stopped. From then on packets wait in front of
 the guest at its destination, and the source's node sends on what still comes to it (`Departure`).
 
-Nobody waits for any of it: without an agent, or with a slow one, the guest joins by itself after RESUME.
+Nobody waits for any of it: without an agent, or with a slow one, the guest joins by itself after RESUME, and
+the user is told so at STOP.
 Nothing that the guest says is trusted: its answer is bounded, its JOIN proved by the destination's node.
 """
 
@@ -107,16 +108,25 @@ class Departure:
     """The source's part for one guest."""
 
     def __init__(
-        self, request: Request, station: Station, machine: SourceMachine, step: Callable[[], None]
+        self,
+        request: Request,
+        station: Station,
+        machine: SourceMachine,
+        step: Callable[[], None],
+        note: Callable[[dict[str, Any]], None],
     ) -> None:
-        """`machine` is told of the delegation, then `step` is called."""
+        """`machine` is told of the delegation, then `step` is called. `note` gets an entry, like a decision
+        of the controller, when the guest has stopped and there is no delegation."""
         self._request = request
         self._node = station.node
         self._agent = agent_socket(station.config.runtime, request.guest)
         self._machine = machine
         self._step = step
+        self._note = note
         self._locator = ""
         self._asked_ms: float | None = None
+        self._missing = ""
+        """why there is no delegation; "" when there is one, none was asked for, or the user knows"""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def perform(self, action: a.DetachGuest | a.ReattachGuest | a.AskDelegation) -> None:
@@ -124,22 +134,33 @@ class Departure:
         if isinstance(action, a.AskDelegation):
             self._locator = action.locator
             if action.invite:
+                self._missing = "its agent has not answered yet"
                 self._spawn(self._ask(action.invite))
         elif isinstance(action, a.ReattachGuest):
             self._node.expect(self._request.hid, self._request.port)
-        elif self._locator:
-            self._node.redirect(self._request.hid, self._locator, REDIRECT_S)
         else:
-            self._node.detach(self._request.hid)
+            self._leave()
 
     def report(self) -> dict[str, Any]:
-        """For the result: whether the guest has signed a delegation and how long that took, in ms."""
+        """For the result: whether the guest has signed a delegation in time and how long that took, in ms."""
         return {"delegated": self._asked_ms is not None, "asked_ms": self._asked_ms}
 
     def close(self) -> None:
         """Wait for the guest no longer."""
         for task in self._tasks:
             task.cancel()
+
+    def _leave(self) -> None:
+        """The guest has stopped."""
+        if self._locator:
+            self._node.redirect(self._request.hid, self._locator, REDIRECT_S)
+        else:
+            self._node.detach(self._request.hid)
+        if self._missing:
+            reason = f"no delegation: {self._missing}"
+            self._note({"kind": "join", "value": 0, "reason": reason, "by": "handover",
+                        "t_ns": time.monotonic_ns()})  # fmt: skip
+            self._missing = ""
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -152,9 +173,10 @@ class Departure:
             answer = await ask_agent(self._agent, {"op": "delegate", "invite": invite}, ASK_S)
             join = _JOIN(answer.get("join"))
         except (XiatbError, OSError, TimeoutError) as error:
-            words = str(error) or "its agent does not answer"
-            log.warning("guest %s signs no delegation: %s", self._request.guest, words)
+            self._missing = str(error) or "its agent does not answer"
+            log.warning("guest %s signs no delegation: %s", self._request.guest, self._missing)
             return
-        self._asked_ms = round((time.monotonic() - begin) * 1000, 3)
-        self._machine.on_delegated(join, time.monotonic())
-        self._step()
+        now = time.monotonic()
+        if self._machine.on_delegated(join, now):
+            self._missing, self._asked_ms = "", round((now - begin) * 1000, 3)
+            self._step()

@@ -72,10 +72,13 @@ class SourceMachine(SourceCore):
         if self.state == "transfer":
             self._enter("switchover", now, SWITCHOVER_S, "the hand-over of the stopped guest")
 
-    def on_delegated(self, join: str, now: float) -> None:
-        """The guest has signed its JOIN for the destination; of use only before it has stopped."""
-        if self.state == "transfer" and not self.t_stop:
+    def on_delegated(self, join: str, now: float) -> bool:
+        """The guest has signed its JOIN for the destination; False when it is too late: it is of use only
+        before the guest has stopped."""
+        in_time = self.state == "transfer" and not self.t_stop
+        if in_time:
             self._send_unless_lost(m.Delegation(job=self.request.job, join=join))
+        return in_time
 
     def on_resumed_here(self, now: float) -> None:
         """libvirt let the guest run on here: the migration has failed or was cancelled after STOP."""
