@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from xiatb.lab.priority import PROCESSOR, favour_processors, hurry_processors, prioritised
+from xiatb.lab.priority import GUEST, PROCESSOR, favour_processors, hurry_processors, prioritised
+from xiatb.node.session import grouped
 
 THREADS = """
 import ctypes, sys, threading
@@ -54,3 +55,13 @@ def test_only_virtual_processors_are_favoured() -> None:
 
 def test_a_process_that_is_gone_has_none() -> None:
     assert favour_processors(2**22 + 1) == hurry_processors(2**22 + 1) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not grouped(), reason="needs root and a kernel that groups sessions")
+def test_a_guest_goes_before_the_bulk_work_of_other_sessions() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:
+        assert favour_processors(child.pid) == 0
+        with open(f"/proc/{child.pid}/autogroup", encoding="ascii") as group:
+            found = int(group.read().split()[-1])
+        child.kill()
+    assert found == GUEST
