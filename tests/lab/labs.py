@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from xiatb.lab import launch, process
 from xiatb.lab.journal import read_journal
 from xiatb.lab.paths import DISK_ROOT, NETNS_ROOT, RUN_ROOT, LabPaths
 from xiatb.lab.state import LabState, read_state
+
+INTERRUPTED = (130, -signal.SIGINT)
+"""How an interrupted command ends. `python -m` kills itself by SIGINT in the end, whatever it would have
+returned, when the interruption came while source text was being executed, as it is for each dataclass that an
+import makes. A shell shows both as 130."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
