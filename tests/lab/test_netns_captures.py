@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,8 @@ import pytest
 from tests.lab.labs import TestLab, needs_root, running
 from xiatb.experiments.capturefile import read_frames
 from xiatb.fastpath import probe
-from xiatb.lab.client import LabClient, ask_node
+from xiatb.lab.client import ControlClient, LabClient, ask_node
+from xiatb.lab.state import read_plan
 
 pytestmark = [
     pytest.mark.netns,
@@ -36,7 +36,7 @@ links:
 """
 PORTS = (("h1", "eth0"), ("r1", "eth0"), ("r1", "eth1"), ("r2", "eth0"), ("r2", "eth1"), ("h2", "eth0"))
 PINGS, SIZE = 60, 333
-PATIENCE_S = "3"
+PATIENCE_S = 3.0
 """For the last answer: one that came later would be missing with ping and be there at the ports."""
 
 
@@ -46,8 +46,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
         yield one
 
 
-def pinged(lab: TestLab, directory: Path) -> tuple[dict[str, Any], dict[tuple[str, str], int]]:
-    """Pings from h1 to h2 under captures everywhere: what ping says, and frames of their length by port."""
+def change(lab: TestLab, values: dict[str, str], **fields: str) -> None:
+    """Gives the link of r1 and r2 these parameters and no others."""
+    with LabClient(lab.name, timeout=30) as client:
+        client.request("link_set", params={"a": "r1", "b": "r2", "set": values, "replace": True, **fields})
+
+
+def ping(lab: TestLab, count: int, interval: float, size: int) -> dict[str, Any]:
+    """What h1's ping of h2 says. It begins at once: no program has to be started first."""
+    told = {"dag": read_plan(lab.paths).node("h2").dag, "timeout": PATIENCE_S}
+    with ControlClient(lab.paths.control("h1"), timeout=60) as client:
+        return client.request("ping", params={**told, "count": count, "interval": interval, "size": size})
+
+
+def pinged(
+    lab: TestLab, directory: Path, values: dict[str, str], **fields: str
+) -> tuple[dict[str, Any], dict[tuple[str, str], int]]:
+    """Pings from h1 to h2 under captures everywhere over a link that is changed just before: what ping says,
+    and frames of their length by port."""
     with LabClient(lab.name, timeout=30) as client:
         running_ = {
             (node, port): client.request(
@@ -55,8 +71,8 @@ def pinged(lab: TestLab, directory: Path) -> tuple[dict[str, Any], dict[tuple[st
             )["capture"]
             for node, port in PORTS
         }
-        words = ("h1", "h2", "-c", str(PINGS), "-i", "0.01", "-W", PATIENCE_S, "-s", str(SIZE), "-o", "json")
-        told = json.loads(lab.cli("ping", "-l", lab.name, *words).stdout)
+        change(lab, values, **fields)
+        told = ping(lab, PINGS, 0.01, SIZE)
 
     def stop(capture: str) -> int:
         with LabClient(lab.name, timeout=30) as client:
@@ -68,17 +84,15 @@ def pinged(lab: TestLab, directory: Path) -> tuple[dict[str, Any], dict[tuple[st
         port: Counter(frame.length for frame in read_frames(directory / f"{'-'.join(port)}.pcapng"))
         for port in PORTS
     }
-    ((ping, _),) = lengths["h1", "eth0"].most_common(1)  # requests and answers are equally long
-    assert ping > SIZE
-    return told, {port: lengths[port][ping] for port in PORTS}
+    ((length, _),) = lengths["h1", "eth0"].most_common(1)  # requests and answers are equally long
+    assert length > SIZE
+    return told, {port: lengths[port][length] for port in PORTS}
 
 
 def test_on_plain_and_on_delayed_links(lab: TestLab, tmp_path: Path) -> None:
     assert ask_node(lab.paths, "r1", "status")["engine"] == "ebpf"
     for values in ({}, {"delay": "3ms", "rate": "50mbit"}):
-        with LabClient(lab.name, timeout=30) as client:
-            client.request("link_set", params={"a": "r1", "b": "r2", "set": values, "replace": True})
-        told, seen = pinged(lab, tmp_path)
+        told, seen = pinged(lab, tmp_path, values)
         assert told["sent"] == told["received"] == PINGS
         assert seen == dict.fromkeys(PORTS, 2 * PINGS), "each request and each answer, once at each port"
 
@@ -93,11 +107,9 @@ def test_a_topologys_losses_are_the_kernels_from_the_beginning(lab: TestLab) -> 
 
 
 def test_on_links_that_lose(lab: TestLab, tmp_path: Path) -> None:
-    with LabClient(lab.name, timeout=30) as client:
-        change = {"a": "r1", "b": "r2", "set": {"loss": "30%"}, "from": "r1", "replace": True}
-        client.request("link_set", params=change)
-        told, seen = pinged(lab, tmp_path)
-        client.request("link_set", params={"a": "r1", "b": "r2", "set": {}, "replace": True})
+    """The pings are through before HELLOs that are lost, too, could take the neighbour away."""
+    told, seen = pinged(lab, tmp_path, {"loss": "30%"}, **{"from": "r1"})
+    change(lab, {})
     answered = told["received"]
     assert told["sent"] == PINGS > answered > 0
     before = {port: seen[port] for port in PORTS[:3]}
@@ -108,13 +120,11 @@ def test_on_links_that_lose(lab: TestLab, tmp_path: Path) -> None:
 
 def test_what_a_full_queue_drops_behind_the_engine_is_counted(lab: TestLab) -> None:
     """eBPF sends into the egress port's qdisc: every ping that is lost was dropped there, and is told of."""
-    change = {"a": "r1", "b": "r2", "set": {"rate": "2mbit", "queue": "20k"}, "from": "r1", "replace": True}
+    change(lab, {"rate": "2mbit", "queue": "20k"}, **{"from": "r1"})
+    told = ping(lab, 150, 0.001, 1000)
     with LabClient(lab.name, timeout=30) as client:
-        client.request("link_set", params=change)
-        words = ("h1", "h2", "-c", "150", "-i", "0.001", "-W", PATIENCE_S, "-s", "1000", "-o", "json")
-        told = json.loads(lab.cli("ping", "-l", lab.name, *words).stdout)
         (link,) = client.request("link_show", params={"a": "r1", "b": "r2"})["links"]
-        client.request("link_set", params={**change, "set": {}})
+    change(lab, {}, **{"from": "r1"})
     lost = told["sent"] - told["received"]
     assert told["sent"] == 150 > lost > 0
     assert lost <= link["forward"]["queue_dropped"] <= lost + 5, "HELLOs may be dropped, too"
