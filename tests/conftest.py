@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +12,9 @@ from tests.node.namespaces import Namespaces
 # Without a time limit for one example: on a busy machine any may miss it.
 settings.register_profile("xiatb", deadline=None)
 settings.load_profile("xiatb")
+
+# Help texts and tables are broken to the width of the terminal that the tests happen to have, if they have one.
+os.environ["COLUMNS"] = "80"
 
 # A shell runs background jobs with SIGINT ignored, and programs that tests start would inherit that: those
 # that are interrupted by tests would never end.
