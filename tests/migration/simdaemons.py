@@ -106,7 +106,6 @@ class SimDriver:
             self._virt().abort()
 
     async def job_stats(self, name: str) -> dict[str, Any]:
-        self._virt()
         return {}
 
     async def completed_stats(self, name: str) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Strike:
         what: dict[str, Callable[[], Awaitable[None]]] = {
             "cut": self._cut, "stall": self._stall, "loss": self._loss,
             "destination-daemon": lambda: self._daemon("hv2"), "source-daemon": lambda: self._daemon("hv1"),
-            "destination-qemu": self._qemu, "destination-libvirtd": self._libvirtd,
+            "destination-qemu": self._qemu, "destination-libvirtd": lambda: self._libvirtd("hv2"),
+            "source-libvirtd": lambda: self._libvirtd("hv1"), "cut+source-libvirtd": self._cut_and_libvirtd,
             "disk-full": self._disk_full, "out-of-memory": self._out_of_memory,
             "wrong-image": self._wrong_image, "cancel": self._cancel,
         }  # fmt: skip
@@ -103,11 +104,17 @@ class Strike:
         assert copy is not None
         self.scene.world.kill(copy)
 
-    async def _libvirtd(self) -> None:
-        virt = self.scene.world.hosts["hv2"].libvirtd
+    async def _cut_and_libvirtd(self) -> None:
+        """The path is back while libvirtd is not."""
+        self.scene.link.cut()
+        self._after(CUT_S, self._mend)
+        self._after(CUT_S - self.virt_s / 2, lambda: self._libvirtd("hv1"))
+
+    async def _libvirtd(self, name: str) -> None:
+        virt = self.scene.world.hosts[name].libvirtd
 
         async def back() -> None:
-            await self.scene.start_libvirtd("hv2")
+            await self.scene.start_libvirtd(name)
 
         self.later.append(asyncio.ensure_future(self._die(virt)))
         self._after(self.virt_s, back)
@@ -131,20 +138,26 @@ class Strike:
         self.scene.daemons["hv1"].service.cancel(GUEST)
 
 
-def play(base: Path, monkeypatch: Any, fault: str, point: str, before: bool = False, **options: Any) -> Ended:
+def play(
+    base: Path, monkeypatch: Any, fault: str, point: str, before: bool = False, virt_s: float = VIRT_S,
+    **options: Any,
+) -> Ended:  # fmt: skip
     """A whole migration with `fault` at `point` ("started": the destination runs the guest, its answer to
-    libvirt's Finish is not out yet); `before`: struck before the migration is asked for."""
+    libvirt's Finish is not out yet); `before`: struck before the migration is asked for; a libvirtd that dies
+    is back after `virt_s`."""
 
     async def scenario() -> Ended:
         scene = Scene(base, monkeypatch)
         strike = Strike(scene, fault, point)
+        strike.virt_s = virt_s
         await scene.start(strike.reach)
         await asyncio.sleep(1.0)
         if before:
             await strike.now()
         ended = await _ask(scene, options)
         await scene.settle()
-        await asyncio.gather(*strike.later)
+        while not all(work.done() for work in strike.later):
+            await asyncio.gather(*strike.later)
         ended.told = [event for event in scene.events if event["event"] == "decision"]
         ended.paused = await _make_room(scene)
         _judge(scene, ended)
@@ -199,6 +212,9 @@ def _judge(scene: Scene, ended: Ended) -> None:
             problems.append("the memory is not what the guest has written")
         if not world.hosts[name].defined:
             problems.append(f"the guest is not defined on {name}")
+    for name, host in world.hosts.items():
+        if copies and host.defined and name not in copies:
+            problems.append(f"a definition is left on {name}")
     kept = copies or {"hv2": None}
     if not copies and world.disk("hv2").read_bytes() != bytes(world.truth_disk):
         problems.append("the disk of the lost guest is not what it has written")

@@ -66,14 +66,16 @@ class Libvirtd:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Answer at the socket. A paused incoming copy that a predecessor has left is ended, as libvirt's own
-        recovery does (qemuProcessRecoverMigrationIn)."""
+        """Answer at the socket. A paused incoming copy that a predecessor has left is ended, and an outgoing
+        one let run, as libvirt's own recovery does (qemuProcessRecoverMigrationIn and ...Out)."""
         self.host.libvirtd = self
         remove(self._socket)
         self._servers.append(await asyncio.start_unix_server(self._serve, str(self._socket)))
         copy = self.host.copy
         if copy is not None and copy.incoming and copy.state != "running" and not copy.postcopy:
             self.world.kill(copy)
+        elif copy is not None and copy.state == "paused" and not copy.postcopy and not copy.io_error:
+            self.spawn(resume(copy, self))
 
     def die(self) -> None:
         """Connections break; what was in progress is forgotten. Its QEMU processes live on."""

@@ -94,6 +94,29 @@ def test_a_post_copy_goes_on_though_qemu_holds_its_main_lock(
     assert "recovery is left to libvirt" not in caplog.text
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_source_s_libvirtd_dies(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the lab starts it again; what it did not do for the daemon is asked of the next one."""
+    options = {"mode": "postcopy"} if phase == "postcopy" else {}
+    point = POINTS.get(phase, phase)
+    ended = play(tmp_path, monkeypatch, "source-libvirtd", point, virt_s=2.0, **options)
+    assert ended.problems == [], ended
+    assert ended.running == (["hv2"] if phase in ("handover", "postcopy") else ["hv1"])
+    assert ended.code == ("" if ended.running == ["hv2"] else "failed")
+
+
+@pytest.mark.parametrize("fault", ["source-libvirtd", "cut+source-libvirtd"])
+def test_a_post_copy_goes_on_though_the_source_s_libvirtd_is_long_in_coming_back(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that falls into that time fails, and another begins."""
+    ended = play(tmp_path, monkeypatch, fault, "postcopy", mode="postcopy")
+    assert ended.problems == [], ended
+    assert ended.running == ["hv2"]
+    told = [view.decision(one) for one in ended.told]
+    assert told[0] == "post-copy: attempt 1 to go on has failed: Cannot recv data: Connection reset by peer"
+
+
 def test_a_recovery_that_carries_nothing_is_given_up_and_another_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,7 +104,7 @@ class Driver:
         await self._thread(self._abort, name)
 
     async def job_stats(self, name: str) -> dict[str, Any]:
-        """libvirt's statistics of the running job; empty when there is none."""
+        """libvirt's statistics of the running job; empty when there is none, or nobody who could tell."""
         return await self._thread(self._job_stats, name)
 
     async def completed_stats(self, name: str) -> dict[str, Any]:
@@ -268,11 +268,9 @@ class Driver:
                 _qmp(dom, "migrate-continue", state="cancelling")
 
     def _job_stats(self, name: str) -> dict[str, Any]:
-        dom = self._lookup(name)
-        if dom is None:
-            return {}
         try:
-            stats: dict[str, Any] = dom.jobStats()
+            dom = self._lookup(name)
+            stats: dict[str, Any] = dom.jobStats() if dom is not None else {}
         except libvirt.libvirtError:
             return {}
         return stats

@@ -215,10 +215,10 @@ class SourceJob(JobShell):
 
     async def _end_copy(self) -> None:
         """libvirt notices the end of the process by itself; the definition is removed after that."""
-        await self._driver.destroy(self.request.guest)
+        await self.insist(partial(self._driver.destroy, self.request.guest))
 
     async def _run_here(self) -> None:
-        await self._driver.resume(self.request.guest)
+        await self.insist(partial(self._driver.resume, self.request.guest))
         self._node.expect(self.request.hid, self.request.port)
 
     async def _redial(self) -> None:
@@ -272,19 +272,19 @@ class SourceJob(JobShell):
         if before is not None:
             await before.close(0.0)
             await before.ended(OLD_CALL_S)
-        if resume:
-            self._active.clear()
-        if resume and await self._driver.state(self.request.guest) in ("absent", "off"):
-            self.machine.on_copy_gone(time.monotonic())
         watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
         gates: dict[str, Gate] = {"ram": await self._first.gate(), "nbd": self._steering.disk_cap}
         gates["rpc"] = FinishGate(self._finish_called, self._finish_answered)
         try:
+            if resume:
+                self._active.clear()
+                if await self._driver.state(self.request.guest) in ("absent", "off"):
+                    self.machine.on_copy_gone(time.monotonic())
             dial = partial(self._path.secured, self._station.tls, pin)
             transfer.open(granted, self.link.session.channel_key, dial, watches, gates, self._channel_open,
                           self._channel_ended)  # fmt: skip
             reason = await transfer.run(resume=resume)
-        except OSError as error:
+        except (DriverError, OSError) as error:
             reason = str(error) or type(error).__name__  # "" would mean that all went well
         if reason:
             log.info("%s: libvirt: %s", self.name, reason)
