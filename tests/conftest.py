@@ -13,7 +13,7 @@ from tests.node.namespaces import Namespaces
 settings.register_profile("xiatb", deadline=None)
 settings.load_profile("xiatb")
 
-# Help texts and tables are broken to the width of the terminal that the tests happen to have, if they have one.
+# Help texts and tables are broken to the width of the terminal that the tests happen to run in.
 os.environ["COLUMNS"] = "80"
 
 # A shell runs background jobs with SIGINT ignored, and programs that tests start would inherit that: those
