@@ -167,75 +167,73 @@ class Node:
         self._deadline = self.core().next_deadline()
 
 
-class Host(Node):
+class JoinNode(Node):
+    """A node whose only core is its side of the join protocol, `join`."""
+
+    join: Any
+
+    def core(self) -> Any:
+        return self.join
+
+    def link_down(self, port: int) -> None:
+        self.join.link_down(port, self.sim.now)
+        self.settle()
+
+    def arrive(self, port: int, kind: str, source: bytes, payload: bytes) -> None:
+        if kind == "join":
+            self.join.receive(port, source, payload, self.sim.now)
+            self.settle()
+
+
+class Host(JoinNode):
     def __init__(self, sim: Sim, name: str, **kw: Any) -> None:
         super().__init__(sim, name)
         self.key = key(name)
         self.hid = self.key.xid(XidType.HID)
         self.join = HostJoin(self.key, Random(self.index), clock_ns=sim.clock_ns, **kw)
 
-    def core(self) -> Any:
-        return self.join
-
     def link_up(self, port: int) -> None:
         self.join.set_port(port, self.mac(port))
         self.join.kick(port, self.sim.now)
         self.settle()
 
-    def link_down(self, port: int) -> None:
-        self.join.link_down(port, self.sim.now)
-        self.settle()
-
-    def arrive(self, port: int, kind: str, source: bytes, payload: bytes) -> None:
-        if kind == "join":
-            self.join.receive(port, source, payload, self.sim.now)
-            self.settle()
-
     def at_router(self, router: Any) -> bool:
         return self.join.locator is not None and self.join.locator[1] == router.hid
 
 
-class JoinRouter(Node):
-    """A router with the join service alone."""
+class Member(Node):
+    """A node with a key of its own and its AD's certificate."""
 
-    def __init__(self, sim: Sim, name: str, ad: str = "ad1", **kw: Any) -> None:
+    def __init__(self, sim: Sim, name: str, ad: str) -> None:
         super().__init__(sim, name)
         self.key, self.ad_key = key(name), key(ad)
         self.hid, self.ad = self.key.xid(XidType.HID), self.ad_key.xid(XidType.AD)
         self.cert = membership.issue(self.ad_key, self.hid)
+
+
+class JoinRouter(JoinNode, Member):
+    """A router with the join service alone."""
+
+    def __init__(self, sim: Sim, name: str, ad: str = "ad1", **kw: Any) -> None:
+        super().__init__(sim, name, ad)
         rng = Random(self.index)
         self.join = RouterJoin(
             self.key, self.ad, self.ad_key.public, self.cert, rng, entropy=sim.rng.randbytes, **kw
         )
 
-    def core(self) -> Any:
-        return self.join
-
     def link_up(self, port: int) -> None:
         self.join.link_up(port, self.sim.now, mtu=9000)
         self.settle()
-
-    def link_down(self, port: int) -> None:
-        self.join.link_down(port, self.sim.now)
-        self.settle()
-
-    def arrive(self, port: int, kind: str, source: bytes, payload: bytes) -> None:
-        if kind == "join":
-            self.join.receive(port, source, payload, self.sim.now)
-            self.settle()
 
     def hosts(self) -> set[XID]:
         return {h.hid for h in self.join.hosts.values()}
 
 
-class Router(Node):
+class Router(Member):
     """A router or hypervisor host: join and routing together."""
 
     def __init__(self, sim: Sim, name: str, ad: str = "ad1", **kw: Any) -> None:
-        super().__init__(sim, name)
-        self.key, self.ad_key = key(name), key(ad)
-        self.hid, self.ad = self.key.xid(XidType.HID), self.ad_key.xid(XidType.AD)
-        self.cert = membership.issue(self.ad_key, self.hid)
+        super().__init__(sim, name, ad)
         self.kw = kw
         self.start()
 
