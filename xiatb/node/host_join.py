@@ -366,12 +366,10 @@ class HostJoin:
     def _watch(self, at: Attachment, now: float) -> None:
         if now >= at.expires:
             self._lose(now, f"attachment to {at.member.hid} expired")
-        elif not self._refreshing(at):
+        elif not self._refreshing(at) and now >= min(at.refresh_at, at.silent_at()):
+            self._start(at.beacon, at.port, at.mac, now, refresh=True)
             if now >= at.silent_at():
-                self._start(at.beacon, at.port, at.mac, now, refresh=True)
                 self._schedule_solicit(now, 0.0)
-            elif now >= at.refresh_at:
-                self._start(at.beacon, at.port, at.mac, now, refresh=True)
 
     def _send_leave(self, at: Attachment) -> None:
         self._seq = max(self._seq + 1, self._clock_ns())
@@ -391,8 +389,9 @@ class HostJoin:
         if at is not None and not at.suspect and now < at.silent_at():
             self._solicit_at = None
             return
+        solicit = jm.pack_solicit(self.hid.id)
         for port in self.ports:
-            self._send(port, BROADCAST_MAC, jm.pack_solicit(self.hid.id))
+            self._send(port, BROADCAST_MAC, solicit)
         self._solicit_at = now + self._solicit_delay * self._rng.uniform(0.9, 1.1)
         self._solicit_delay = min(RETRY_LAST, self._solicit_delay * 2)
 

@@ -19,7 +19,6 @@ from xiatb.guests.agent.protocol import Message
 MAX_JOBS = 8
 MAX_HELD = 32 * 1024
 MAX_WAIT = 2.0
-_FD_NAMES = ("stdout", "stderr")
 
 
 class Job:
