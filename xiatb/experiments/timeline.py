@@ -46,12 +46,12 @@ class Span:
         return next((mark.at_ns for mark in self.marks if mark.kind == kind), None)
 
 
-def answers_per_bin(log: ProbeLog, window: Window, bin_ns: int = BIN_NS) -> list[int]:
-    """How many answers arrived in each bin of `bin_ns` nanoseconds from the window's start on."""
-    bins = [0] * max(1, -(-(window.end_ns - window.start_ns) // bin_ns))
+def answers_per_bin(log: ProbeLog, window: Window) -> list[int]:
+    """How many answers arrived in each bin of BIN_NS nanoseconds from the window's start on."""
+    bins = [0] * max(1, -(-(window.end_ns - window.start_ns) // BIN_NS))
     for back in log.answered:
         if window.start_ns <= back < window.end_ns:
-            bins[(back - window.start_ns) // bin_ns] += 1
+            bins[(back - window.start_ns) // BIN_NS] += 1
     return bins
 
 

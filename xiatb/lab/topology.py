@@ -16,7 +16,6 @@ from pydantic_core import PydanticCustomError
 from xiatb.lab import units
 
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,23}$")
-SERVICE_KINDS = ("echo", "responder", "writer")
 NodeKind = Literal["host", "router", "hypervisor", "ip_router"]
 DataPlane = Literal["auto", "ebpf", "click"]
 DiskKind = Literal["private", "overlay", "shared"]

@@ -174,7 +174,7 @@ class SourceChannels:
         return wire
 
 
-async def read_frame(wire: Wire, first: bytes = b"", limit: int = frames.MAX_FRAME) -> tuple[int, bytes]:
+async def read_frame(wire: Wire, first: bytes = b"") -> tuple[int, bytes]:
     """Exactly one frame from the wire, not a byte more; `first` was read already (at most 6 bytes).
 
     Raises WireError, ConnectionError or OSError.
@@ -184,7 +184,7 @@ async def read_frame(wire: Wire, first: bytes = b"", limit: int = frames.MAX_FRA
     wanted = 6
     taken = len(first)
     while True:
-        data = await wire.read(min(wanted - taken, limit + 4))
+        data = await wire.read(min(wanted - taken, frames.MAX_FRAME + 4))
         if not data:
             raise ConnectionResetError("the peer closed the channel")
         reader.feed(data)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha1, sha256
 from typing import Any, Final
@@ -27,7 +27,6 @@ SETTLE_NS: Final = 200_000_000
 MAX_CONTENTS: Final = 1 << 20
 """Distinct page contents remembered; beyond them `repeated` is a lower bound."""
 MAX_WAITING_FAULTS: Final = 1 << 16
-MAX_RAM: Final = 1 << 36
 
 _MASK = (1 << 64) - 1
 _ZERO_DIGEST = int.from_bytes(sha1(bytes(PAGE)).digest()[:8], "big")  # noqa: S324 - see the module's text
@@ -86,11 +85,9 @@ class Part:
 
 
 class PageLedger:
-    """Pages of one migration. `clock` gives monotonic nanoseconds; a stream that declares more than
-    `max_ram` bytes of guest memory is not believed, since a ledger takes 16 bytes a page."""
+    """Pages of one migration. `clock` gives monotonic nanoseconds."""
 
-    def __init__(self, clock: Callable[[], int] = time.monotonic_ns, max_ram: int = MAX_RAM) -> None:
-        self.max_ram = max_ram
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.totals = Pass()
         self.blocks: dict[str, Block] = {}
         self.parts: list[Part] = []
@@ -247,11 +244,6 @@ def differences(
             if mine[at : at + 16] != other[at : at + 16]
         ]
     return places[:20]
-
-
-def pages_sent(passes: Sequence[Pass]) -> int:
-    """Pages of all kinds in these passes."""
-    return sum(one.zero + one.normal + one.xbzrle for one in passes)
 
 
 def report(ledger: PageLedger, tail: int, off: str) -> dict[str, Any]:

@@ -51,9 +51,8 @@ class PageWatch:
         streams: int = 1,
         on_settled: Callable[[], None] = lambda: None,
         cpu: Clock = time.thread_time_ns,
-        clock: Clock = time.monotonic_ns,
     ) -> None:
-        self.ledger = PageLedger(clock)
+        self.ledger = PageLedger()
         self.stream = QemuStream(ledger=self.ledger)
         self.returns = ReturnPath(self.ledger)
         self.recovered = False

@@ -30,6 +30,8 @@ _PAGE_CONT = _FULL | _CONTINUE
 _PACKAGED = 7
 """Command with a nested stream (the device state of a post-copy) behind it: be32 length, bytes."""
 MAX_BLOCKS: Final = 256
+MAX_RAM: Final = 1 << 36
+"""Bytes; a stream that declares more is not believed, since a ledger takes 16 bytes a page."""
 MAX_PACKAGE: Final = 1 << 25
 """More than QEMU lets a package have (savevm.c, MAX_VM_CMD_PACKAGED_SIZE)."""
 
@@ -241,7 +243,7 @@ class QemuStream:
             self.ledger.delta(block, word & ~0xFFF, self._take(self._u16()))
         elif flags & _MEM_SIZE:
             self._mem_left = word & ~0xFFF
-            if self._mem_left > self.ledger.max_ram:
+            if self._mem_left > MAX_RAM:
                 raise _Stop(f"implausible guest memory of {self._mem_left} bytes")
             self._step = self._mem_block
         elif flags & _EOS:

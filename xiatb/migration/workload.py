@@ -88,10 +88,10 @@ def _aligned(low: int, high: int, ram: int) -> int:
     return start if start + ram <= high else low
 
 
-def choose(ram: int, rng: random.Random, count: int = SAMPLES) -> list[int]:
-    """Offsets of `count` pages, all different, in order; all pages of a small guest."""
+def choose(ram: int, rng: random.Random) -> list[int]:
+    """Offsets of SAMPLES pages, all different, in order; all pages of a small guest."""
     pages = ram // PAGE
-    chosen = range(pages) if pages <= count else sorted(rng.sample(range(pages), count))
+    chosen = range(pages) if pages <= SAMPLES else sorted(rng.sample(range(pages), SAMPLES))
     return [page * PAGE for page in chosen]
 
 

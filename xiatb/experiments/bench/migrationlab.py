@@ -27,6 +27,7 @@ BEFORE_NS, AFTER_NS = 500_000_000, 1_000_000_000
 """A migration's window of the probe log begins so long before its request, ends so long after its commit."""
 SILENCE_S = 300.0
 AGENT_S = 120.0
+WRITTEN = 4 << 20
 RATE = "100mbit"
 TOPOLOGY = """
 name: benchmigration
@@ -105,21 +106,21 @@ class Ground:
             raise XiatbError("the guest moved, but STOP or RESUME were not seen")
         return result
 
-    def plan_of(self, *, storage: bool = True, **options: Any) -> Json:
-        """What the next `migrate` would be."""
+    def plan_of(self, **options: Any) -> Json:
+        """What the next `migrate` with storage would be."""
         to = "hv2" if self.at == "hv1" else "hv1"
         return self.client.request(
-            "migrate_plan", timeout=SILENCE_S, guest="vm1", to=to, storage=storage, params=options
+            "migrate_plan", timeout=SILENCE_S, guest="vm1", to=to, storage=True, params=options
         )
 
     def agent(self, request: Json) -> Json:
         """A request to the guest's agent."""
         return self.client.request("agent", guest="vm1", request=request, timeout=AGENT_S)
 
-    def writer(self, rate: int, span: int = 4 << 20) -> None:
-        """Let the guest write `rate` bytes a second into `span` bytes of memory; 0 to stop."""
+    def writer(self, rate: int) -> None:
+        """Let the guest write `rate` bytes a second into WRITTEN bytes of memory; 0 to stop."""
         if rate:
-            options = {"memory_rate": rate, "memory_set": span, "disk_rate": 0, "disk_set": 0}
+            options = {"memory_rate": rate, "memory_set": WRITTEN, "disk_rate": 0, "disk_set": 0}
             self.agent({"op": "service", "service": "writer", "command": "start", **options})
         else:
             self.agent({"op": "service", "service": "writer", "command": "stop"})
