@@ -15,7 +15,7 @@ from typing import Any
 
 from xiatb.errors import UsageError
 from xiatb.experiments.guestcheck import GuestCheck
-from xiatb.experiments.probelog import ProbeLog, Window, summarise
+from xiatb.experiments.probelog import BEFORE_NS, ProbeLog, Window, summarise
 from xiatb.experiments.probing import ProbeProcess
 from xiatb.experiments.rundir import RunDirectory, versions
 from xiatb.experiments.sidebyside import TRANSPORTS, Sample, compare, to_json
@@ -31,8 +31,6 @@ from xiatb.lab.state import read_state
 Json = dict[str, Any]
 Follow = Callable[[Iterator[Json]], Json]
 AGENT_S = 60.0
-BEFORE_NS = 500_000_000
-SETTLE_NS = 1_000_000_000
 LAST_S = 0.5
 """Longest round trip: the last requests of the window are to have their answers."""
 _MODULES = {"xia": "xiatb.experiments.probeclient", "tcp": "xiatb.experiments.ipclient"}
@@ -126,7 +124,7 @@ class BaselineRun:
             wire = self._port_bytes(source) - before
             stream = probe.check()
             # The window of the figures ends a while after the commit, and so must the probes.
-            time.sleep(max(0.0, (outcome["t_commit_ns"] + SETTLE_NS - time.monotonic_ns()) / 1e9 + LAST_S))
+            time.sleep(Window.around(outcome).left_s() + LAST_S)
             _, log = probe.finish()
         self._outcomes.append(outcome)
         return self._sample(outcome, stream, log, wire, check.uptime_monotonic())
@@ -168,8 +166,7 @@ class BaselineRun:
         return self._lab.request("agent", guest=self._guest.name, request=request, timeout=AGENT_S)
 
     def _sample(self, outcome: Json, stream: Json, log: ProbeLog, wire: int, same_boot: bool) -> Sample:
-        window = Window(outcome["t_request_ns"] - BEFORE_NS, outcome["t_commit_ns"] + SETTLE_NS)
-        probes = summarise(log, window)
+        probes = summarise(log, Window.around(outcome))
         source, destination = outcome["from"], outcome["to"]
         sent = outcome["bytes_qemu"]
         return Sample(

@@ -36,9 +36,6 @@ Follow = Callable[[Iterator[Json]], Json]
 
 _SNAPLEN = 640
 _AGENT_S = 120.0
-_SETTLE_NS = 1_000_000_000
-"""How long after a commit the window of a migration lasts."""
-_BEFORE_NS = 500_000_000
 _PRECOPY: Json = {"storage": True}
 _POSTCOPY: Json = {"storage": True, "mode": "hybrid", "after_passes": 2}
 """Some passes first: under TCG a guest that has to ask for every page would not answer for seconds."""
@@ -69,10 +66,8 @@ class Leg:
 
     @property
     def window(self) -> Window:
-        """From half a second before the request to a second after the commit."""
-        return Window(
-            self.outcome["t_request_ns"] - _BEFORE_NS, self.outcome["t_commit_ns"] + _SETTLE_NS
-        )
+        """The part of the probe log that shows it."""
+        return Window.around(self.outcome)
 
 
 @dataclass(frozen=True)

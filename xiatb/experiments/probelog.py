@@ -9,14 +9,18 @@ answered (0 = never answered). All namespaces of a host share that clock.
 from __future__ import annotations
 
 import struct
+import time
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from xiatb.errors import XiatbError
 
 MAGIC = b"XIAPROBE"
 VERSION = 1
+BEFORE_NS, AFTER_NS = 500_000_000, 1_000_000_000
 _HEADER = struct.Struct("<8sII")
 _RECORD_BYTES = 16
 
@@ -72,6 +76,16 @@ class Window:
 
     start_ns: int
     end_ns: int
+
+    @classmethod
+    def around(cls, outcome: Mapping[str, Any]) -> Window:
+        """In which clients are looked at during a migration with this result: from BEFORE_NS before its
+        request to AFTER_NS after its commit."""
+        return cls(outcome["t_request_ns"] - BEFORE_NS, outcome["t_commit_ns"] + AFTER_NS)
+
+    def left_s(self) -> float:
+        """Seconds until its end, 0 when that is over."""
+        return max(0.0, (self.end_ns - time.monotonic_ns()) / 1e9)
 
 
 @dataclass(frozen=True)

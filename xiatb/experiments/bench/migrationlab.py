@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,10 +22,10 @@ from xiatb.lab.paths import NETNS_ROOT, LabPaths, netns_name
 from xiatb.lab.plan import Plan
 
 Json = dict[str, Any]
-BEFORE_NS, AFTER_NS = 500_000_000, 1_000_000_000
-"""A migration's window of the probe log begins so long before its request, ends so long after its commit."""
 SILENCE_S = 300.0
 AGENT_S = 120.0
+LAST_S = 0.2
+"""For the last answers of a window."""
 WRITTEN = 4 << 20
 RATE = "100mbit"
 TOPOLOGY = """
@@ -163,15 +162,12 @@ class Ground:
             report, log = probe.finish()
         if not report["stream_intact"]:
             raise XiatbError(f"the client's stream did not end intact: {report['stream_error']}")
-        windows = [Window(one["t_request_ns"] - BEFORE_NS, one["t_commit_ns"] + AFTER_NS) for one in results]
-        return [(one, summarise(log, window)) for one, window in zip(results, windows, strict=True)]
-
+        return [(one, summarise(log, Window.around(one))) for one in results]
 
     def _watched(self, migrate: Callable[[], Json]) -> Json:
         """A migration whose window ends before anything else happens."""
         result = migrate()
-        window = threading.Event()
-        window.wait(max(0.0, (result["t_commit_ns"] + AFTER_NS - time.monotonic_ns()) / 1e9) + 0.2)
+        time.sleep(Window.around(result).left_s() + LAST_S)
         return result
 
 
