@@ -6,15 +6,19 @@ import asyncio
 import dataclasses
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.migration import libvirtcalls
 from tests.migration.simulated import Guest, Host, Plan
+from xiatb.errors import UsageError
+from xiatb.migration.beginning import Beginnings
 from xiatb.migration.failure import MigrationError
 from xiatb.migration.fence import Fence
 from xiatb.migration.hostpolicy import Policy, Rule
@@ -162,6 +166,60 @@ def test_cancelled_at_any_time_before_the_hand_over(step: str) -> None:
             assert await settled("g", one, two) is two
 
     play(scenario)
+
+
+def test_cancelled_before_the_destination_has_answered() -> None:
+    """The user waits for a host that does not answer, and gives up: nothing is left under way."""
+
+    async def scenario(one: Host, two: Host, plan: Plan) -> None:
+        one.start_guest("g")
+        assert one.daemon is not None
+        carrier, dialled = one.daemon.service._carrier, threading.Event()
+        dial = carrier.dial
+
+        async def silent(*_: Any) -> Any:
+            dialled.set()
+            await asyncio.Event().wait()
+
+        async def cancel(service: Any) -> Any:
+            return service.cancel("g")
+
+        async def show(service: Any) -> Any:
+            return service.outgoing("g")
+
+        carrier.dial = silent
+        moving = asyncio.ensure_future(migrate(one, "g", two))
+        assert await asyncio.to_thread(dialled.wait, 30)
+        assert (await one.ask(_status))["outgoing"] == [{"guest": "g", "job": "", "state": "beginning"}]
+        with pytest.raises(UsageError, match="hardly begun"):
+            await one.ask(show)
+        assert await one.ask(cancel)
+        with pytest.raises(MigrationError) as caught:
+            await moving
+        assert caught.value.code == "cancelled"
+        assert (await one.ask(_status))["outgoing"] == []
+        carrier.dial = dial
+        await migrate(one, "g", two)
+        assert await settled("g", one, two) is two
+
+    play(scenario)
+
+
+def test_a_session_that_comes_as_it_is_cancelled_is_ended() -> None:
+    async def body() -> None:
+        beginnings, ended = Beginnings(), []
+        link: Any = SimpleNamespace(abort=lambda: ended.append("link"))
+        request: Any = None
+
+        async def work() -> Any:
+            beginnings.cancel("g")
+            return request, link
+
+        with pytest.raises(MigrationError, match="cancelled by the user"):
+            await beginnings.run("g", work())
+        assert ended == ["link"] and "g" not in beginnings
+
+    asyncio.run(body())
 
 
 def test_without_the_fence_two_copies_would_run(monkeypatch: pytest.MonkeyPatch) -> None:

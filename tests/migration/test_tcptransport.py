@@ -219,6 +219,22 @@ def test_the_user_cancels(make: Callable[..., Hosts]) -> None:
     assert transport.cancel("vm1") is None
 
 
+def test_the_user_cancels_before_libvirt_is_asked(make: Callable[..., Hosts]) -> None:
+    """It was told "too late", or libvirt had no job yet to be aborted, and the guest moved."""
+    hosts = make()
+    transport = baseline.TcpTransport()
+    told: list[bool | None] = []
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event.get("phase") == "storage":
+            told.append(transport.cancel("vm1"))
+
+    with pytest.raises(ControlError) as caught:
+        transport.migrate(hosts, "vm1", "hv1", "hv3", True, {}, on_event)  # type: ignore[arg-type]
+    assert (caught.value.code, told) == ("cancelled", [True])
+    assert not disk(hosts, "hv3").exists() and hosts.at == "hv1" and hosts.migrated == {}
+
+
 def test_what_makes_no_sense_is_refused(make: Callable[..., Hosts]) -> None:
     hosts = make()
     for wanted in ({"congestion": {"ram": "bbr"}}, {"wings": 2}):

@@ -24,6 +24,7 @@ from xiatb.migration.advice import advice
 from xiatb.node.control_protocol import ControlError
 
 _PLAN_S = 60.0
+_AGAIN_S = 0.2
 
 
 @click.command("migrate", short_help="Move a running guest to another hypervisor host.")
@@ -183,13 +184,13 @@ def _ms(value: Any) -> str:
 
 
 class _Cancel:
-    """While it is entered, Ctrl-C asks the lab to cancel the migration, once; a second one ends the
-    command."""
+    """While it is entered, Ctrl-C asks the lab to cancel the migration; a second one ends the command."""
 
     def __init__(self, lab: str, guest: str) -> None:
         self._lab = lab
         self._guest = guest
         self._before: Any = None
+        self._over = threading.Event()
         self.asked = False
 
     def __enter__(self) -> _Cancel:
@@ -198,6 +199,7 @@ class _Cancel:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
@@ -209,8 +211,18 @@ class _Cancel:
         threading.Thread(target=self._ask, daemon=True).start()
 
     def _ask(self) -> None:
-        try:
-            with LabClient(self._lab) as client:
-                client.request("migrate_cancel", guest=self._guest)
-        except XiatbError as error:
-            sys.stderr.write(f"cancel: {error.message}\n")
+        """Until the lab has heard it: a migration that was asked for an instant ago may not be there yet."""
+        while not self._over.is_set():
+            try:
+                with LabClient(self._lab) as client:
+                    if not client.request("migrate_cancel", guest=self._guest)["cancelled"]:
+                        sys.stderr.write(f"too late: {self._guest} has been handed over already\n")
+                return
+            except ControlError as error:
+                if error.code != "EUSAGE":
+                    sys.stderr.write(f"cancel: {error.message}\n")
+                    return
+            except XiatbError as error:
+                sys.stderr.write(f"cancel: {error.message}\n")
+                return
+            self._over.wait(_AGAIN_S)

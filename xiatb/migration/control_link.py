@@ -32,7 +32,8 @@ class ControlLink:
     async def handshake(self, first: bytes = b"") -> None:
         """Authenticate both sides; `first` is what was read from the wire already.
 
-        Raises WireError, IdentityError, DeadlineError, OSError; the wire is aborted then.
+        Raises WireError, IdentityError, DeadlineError, OSError; the wire is aborted then, and when it is
+        cancelled.
         """
         try:
             async with asyncio.timeout(HANDSHAKE_S):
@@ -40,7 +41,7 @@ class ControlLink:
         except TimeoutError:
             self._wire.abort()
             raise DeadlineError("the peer's handshake did not come in time") from None
-        except (XiatbError, OSError):
+        except (XiatbError, OSError, asyncio.CancelledError):
             self._wire.abort()
             raise
 

@@ -20,6 +20,7 @@ from xiatb.migration import journal as j
 from xiatb.migration.advice import advice
 from xiatb.migration.advisor import Advisor
 from xiatb.migration.arrival import settle_all
+from xiatb.migration.beginning import Beginnings, Begun
 from xiatb.migration.carrier import Carrier
 from xiatb.migration.channels import refuse
 from xiatb.migration.config import DaemonConfig, Peer
@@ -64,6 +65,7 @@ class MigrationService:
         self._driver = driver(config.uri, self._on_guest_event)
         self._station: Station | None = None
         self._sources: dict[str, SourceJob] = {}
+        self._beginning = Beginnings()
         self._incoming: set[DestinationJob] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self._advisor = Advisor(config.state_dir, config.qemu_pids)
@@ -189,7 +191,8 @@ class MigrationService:
             "host": self.config.host,
             "outgoing": [
                 {"guest": g, "job": j.request.job, "state": j.machine.state} for g, j in self._sources.items()
-            ],
+            ]
+            + self._beginning.status(),
             "incoming": [{"guest": j.guest, "job": j.job, "state": j.machine.state} for j in self._incoming],
         }
 
@@ -199,10 +202,14 @@ class MigrationService:
 
     def cancel(self, guest: str) -> bool:
         """Cancel the guest's outgoing migration; False when it is too late. UsageError when there is none."""
+        if guest in self._beginning:
+            self._beginning.cancel(guest)
+            return True
         return self.outgoing(guest).cancel("cancelled by the user")
 
     def outgoing(self, guest: str) -> SourceJob:
         """The guest's migration away from here; UsageError when there is none."""
+        self._beginning.refuse(guest)
         if guest not in self._sources:
             raise UsageError(f"guest {guest} is not being migrated from {self.config.host}")
         return self._sources[guest]
@@ -245,10 +252,8 @@ class MigrationService:
         peer, facts = self._peer(to), await self._running(guest)
         self._at.busy.add(guest)
         try:
-            request = await self._request(facts, storage, options)
-            request = await with_consent(request, self.config, peer.sid, emit)
-            self._permit(request, to)
-            link = await self._dial_control(peer)
+            begun = self._begin(peer, facts, storage, emit, options)
+            request, link = await self._beginning.run(guest, begun)
             job = SourceJob(
                 SourceMachine(request), link, self._path(peer, options.congestion), self._at, emit, options
             )
@@ -268,6 +273,16 @@ class MigrationService:
         if entry is not None:  # moved, but not confirmed: the disks here stay until it is
             self._background(self._resume_source(entry, entry.state))
         return result
+
+    async def _begin(
+        self, peer: Peer, facts: GuestFacts, storage: bool, emit: Callable[[dict[str, Any]], None],
+        options: Options,
+    ) -> Begun:  # fmt: skip
+        """The request, and a control session to send it in."""
+        request = await self._request(facts, storage, options)
+        request = await with_consent(request, self.config, peer.sid, emit)
+        self._permit(request, peer.name)
+        return request, await self._dial_control(peer)
 
     async def plan(self, guest: str, to: str, *, storage: bool, options: Options) -> dict[str, Any]:
         """What `migrate` would be: see Advisor.plan. Raises as `migrate` does."""

@@ -38,6 +38,7 @@ from xiatb.node.control_protocol import ControlError
 log = logging.getLogger("xiatb.migration")
 LIBVIRT_PORT = 16509
 POLL_S = 0.1
+CANCELLED = "cancelled by the user"
 RESUME_S = 10.0
 """Longest wait for RESUME after libvirt's call has returned; normally it has come long before."""
 Emit = Callable[[dict[str, Any]], None]
@@ -57,7 +58,6 @@ class TcpMigration:
         self._source, self._to = source, to
         self._options = options
         self._emit = emit
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._here: Driver | None = None
         self._there: Driver | None = None
         self._resumed = asyncio.Event()
@@ -72,7 +72,6 @@ class TcpMigration:
 
     async def run(self, storage: bool) -> dict[str, Any]:
         """Move the guest; its result. Raises ControlError: the guest then runs on where it was."""
-        self._loop = asyncio.get_running_loop()
         here = Driver(uri(self._root(self._source)), self._source_event)
         there = Driver(uri(self._root(self._to)), self._destination_event)
         self._here, self._there = here, there
@@ -96,11 +95,10 @@ class TcpMigration:
             await there.close()
 
     def cancel(self) -> bool:
-        """Abort it, from any thread; False when it is too late."""
-        if self._loop is None or self._here is None or self._stamps["resume"]:
+        """Have it aborted (`_watch`), from any thread; False when it is too late."""
+        if self._stamps["resume"]:
             return False
         self._cancelled = True
-        asyncio.run_coroutine_threadsafe(self._here.abort(self._guest.name), self._loop)
         return True
 
     async def _request(self, here: Driver, there: Driver, storage: bool) -> Request:
@@ -134,6 +132,8 @@ class TcpMigration:
                 made = self._outside(self._to, request.disks)
                 for disk in made:
                     await hosting.create_disk(disk)
+            if self._cancelled:
+                raise ControlError("cancelled", CANCELLED)
             watch = asyncio.ensure_future(self._watch(here))
             target = self._baseline.node(self._to).address
             await here.migrate(
@@ -217,6 +217,8 @@ class TcpMigration:
         began, before = time.monotonic(), 0
         while True:
             await asyncio.sleep(POLL_S)
+            if self._cancelled:
+                await here.abort(name)  # nothing happens before libvirt's job has begun
             stats = await here.job_stats(name)
             phase = self._phases[-1]["name"]
             self._last = stats or self._last
