@@ -15,8 +15,9 @@ from xiatb.migration import journal as j
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
-from xiatb.migration.driver import Driver, DriverError, GuestEvent
+from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.examination import Examiner
+from xiatb.migration.fate import known_fate
 from xiatb.migration.hosting import RefusedError, admit, admit_record, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.monitor import MonitorError, QemuMonitor, reopened
@@ -28,9 +29,6 @@ from xiatb.migration.storage import admit_storage
 from xiatb.migration.tokens import ChannelOpen, TokenBook
 from xiatb.migration.wirestream import Wire
 
-CLEAN_S = 10.0
-_STEP_S = 0.05
-AGAIN_S = 0.5
 Consult = Callable[["DestinationJob", a.Consult], Awaitable[tuple[str, int, str] | None]]
 """Settles the job of an earlier session: (fate, t_resume, locator), or None when it took over the link."""
 
@@ -74,6 +72,11 @@ class DestinationJob(JobShell):
     def guest(self) -> str:
         """The guest's name, "" before the request."""
         return self.machine.request.guest if self.machine.request is not None else ""
+
+    def granted(self, request: ChannelOpen) -> bool:
+        """Whether this job has granted the channel: a peer may give a job of its own another's id."""
+        book = self._examiner.book if self._examiner is not None else self._book
+        return book is not None and book.fits(request)
 
     async def on_channel(self, request: ChannelOpen, wire: Wire, pin: str) -> None:
         """A stream that asks to be one of this job's channels; runs until the channel ends. `pin` is the hash
@@ -284,16 +287,16 @@ class DestinationJob(JobShell):
         peer = self.machine.peer
         assert peer is not None  # noqa: S101 - the machine takes a request only after capabilities
         station = self._station
+        self._refuse_twin(request)
+        station.busy.add(request.guest)  # before anything is awaited: another session may ask for it, too
+        self._holds = True
         state = await self._driver.state(request.guest)
         admit_record(request, station.config.host, station.config.guests)
         station.permit(request, self.peer, station.config.host)
-        if station.journal.find(request.job, j.DESTINATION) is not None:
-            raise RefusedError("busy", f"{self._own.host} has a job {request.job} already")
         config = station.config
         admit(request, peer, self._own, station.facts, state, config.disks, config.shared)
-        self._station.busy.add(request.guest)
-        self._holds = True
         await admit_storage(request, config)
+        self._refuse_twin(request)
         self._record(request, "prepared")
         if request.storage:
             for disk in request.disks:
@@ -301,6 +304,10 @@ class DestinationJob(JobShell):
                 await create_disk(disk)
         self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._grant(request)
+
+    def _refuse_twin(self, request: Request) -> None:
+        if self._station.journal.find(request.job, j.DESTINATION) is not None:
+            raise RefusedError("busy", f"{self._own.host} has a job {request.job} already")
 
     def _pin(self, request: Request) -> str:
         return self._station.tls.pin if request.tls else ""
@@ -361,37 +368,3 @@ class DestinationJob(JobShell):
         self._remove_sockets()
         self.machine.on_cleaned(fate, leftover, time.monotonic())
         self.step()
-
-
-async def known_fate(driver: Driver, guest: str) -> str:
-    """As `settled_fate`, however long libvirtd does not answer: a guess could start a second copy."""
-    silent = False
-    while True:
-        try:
-            return await settled_fate(driver, guest)
-        except DriverError as error:
-            if not silent:
-                log.warning("guest %s: libvirtd does not say what became of it: %s", guest, error)
-            silent = True
-            await asyncio.sleep(AGAIN_S)
-
-
-async def settled_fate(driver: Driver, guest: str) -> str:
-    """What becomes of an incoming guest whose channels are closed: "here", "none" or "postcopy".
-
-    libvirtd itself ends it when the connection of its migration closes, unless it runs by then or has
-    switched to post-copy; a copy that is still paused after CLEAN_S is ended here. Raises DriverError.
-    """
-    deadline = time.monotonic() + CLEAN_S
-    while True:
-        if await driver.in_postcopy(guest):
-            return "postcopy"
-        state = await driver.state(guest)
-        if state == "running":
-            return "here"
-        if state != "paused" or time.monotonic() > deadline:
-            break
-        await asyncio.sleep(_STEP_S)
-    if state != "absent":
-        await driver.destroy(guest)
-    return "none"

@@ -24,7 +24,7 @@ class Examiner:
         self._station = station
         self._request = request
         self._source = source
-        self._book = TokenBook(request.job, channel_key)
+        self.book = TokenBook(request.job, channel_key)
 
     async def verdict(self, peer: Capabilities, own: Capabilities) -> tuple[str, str]:
         """("", "") when the guest may come, else code and reason of the reject that a request would get. A
@@ -54,14 +54,14 @@ class Examiner:
 
     def grant(self) -> tuple[Channel, ...]:
         """A channel for the probe."""
-        return self._book.grant("probe", 1)
+        return self.book.grant("probe", 1)
 
     async def take(self, opening: ChannelOpen, wire: Wire, pin: str) -> None:
         """A stream that asks to be the probe; `pin` is the hash of the certificate that it has shown."""
         try:
             if not hmac.compare_digest(pin, self._request.tls):
                 raise IdentityError("the probe is not encrypted as was said")
-            self._book.redeem(opening)
+            self.book.redeem(opening)
         except IdentityError as error:
             await refuse(wire, error.message)
             return

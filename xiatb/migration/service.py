@@ -26,12 +26,13 @@ from xiatb.migration.channels import refuse
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.migration.control_link import HANDSHAKE_S, ControlLink
 from xiatb.migration.destination import DestinationMachine
-from xiatb.migration.destjob import DestinationJob, known_fate
+from xiatb.migration.destjob import DestinationJob
 from xiatb.migration.door import Admitted, Door
 from xiatb.migration.driver import Driver, GuestEvent, OnEvent
 from xiatb.migration.facts import GuestFacts, identity_of, request_for
 from xiatb.migration.failure import MigrationError
 from xiatb.migration.farewell import farewell
+from xiatb.migration.fate import known_fate
 from xiatb.migration.fence import Fence
 from xiatb.migration.handover import with_consent
 from xiatb.migration.handshake import Session
@@ -350,12 +351,12 @@ class MigrationService:
     async def on_channel(self, wire: Wire, body: bytes, pin: str, admitted: Admitted) -> None:
         """See door.Takers. A job's id opens the door, its token the channel."""
         request = tokens.parse_open(body)
-        for job in self._incoming:
-            if job.job == request.job:
-                admitted()
-                await job.on_channel(request, wire, pin)
-                return
-        await refuse(wire, "no such job")
+        named = [job for job in self._incoming if job.job == request.job]
+        if not named:
+            await refuse(wire, "no such job")
+            return
+        admitted()
+        await next(filter(lambda one: one.granted(request), named), named[0]).on_channel(request, wire, pin)
 
     async def on_control(self, wire: Wire, first: bytes, admitted: Admitted) -> None:
         """See door.Takers."""

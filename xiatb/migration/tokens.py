@@ -78,16 +78,20 @@ class TokenBook:
             self._open[(kind, channel.index)] = channel.token
         return granted
 
-    def redeem(self, request: ChannelOpen) -> None:
-        """Use the token up; raises `IdentityError` for a wrong job, token or proof or a second use."""
+    def fits(self, request: ChannelOpen) -> bool:
+        """Whether the channel is granted and job, token and proof are right."""
         expected = self._open.get((request.kind, request.index))
         proof = channel_proof(self._key, self._job, request.kind, request.index, expected or "")
-        if (
-            request.job != self._job
-            or expected is None
-            or not hmac.compare_digest(expected, request.token)
-            or not hmac.compare_digest(proof, request.proof)
-        ):
+        return (
+            request.job == self._job
+            and expected is not None
+            and hmac.compare_digest(expected, request.token)
+            and hmac.compare_digest(proof, request.proof)
+        )
+
+    def redeem(self, request: ChannelOpen) -> None:
+        """Use the token up; raises `IdentityError` for a wrong job, token or proof or a second use."""
+        if not self.fits(request):
             raise IdentityError(f"channel {request.kind}/{request.index} is not granted")
         del self._open[(request.kind, request.index)]
 
