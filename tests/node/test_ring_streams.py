@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -64,12 +63,12 @@ def test_100_mb_while_moving_between_domains(lab: MiniLab) -> None:
     h1 = lab.joined("h1")
     lab.joined("h2")
     server = lab.app("h2", APPS, "sink", "svc")
-    # Slowed down, so that all moves fall into the transfer.
+    # Slowed down, so that nothing is sent in vain while the host moves.
     sender = lab.app("h1", APPS, "source", told(server)["dag"], str(SIZE), "5", str(10 << 20))
     assert told(sender)["connected"]
     here, there = str(lab.locator("h1", "ad1")), str(lab.locator("h1", "ad2"))
     for up, down, address in [("eth1", "eth0", there), ("eth0", "eth1", here)] * 5:
-        time.sleep(0.7)
+        h1.wait_traffic(down, 800)  # of the some 12,000 frames of the transfer, however long that takes
         switch(lab, h1, up, down, address)
     sent, got = told(sender), told(server)
     assert got["size"] == SIZE and got["digest"] == sent["digest"]
