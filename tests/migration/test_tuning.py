@@ -183,7 +183,8 @@ def test_a_peer_cannot_make_a_disk_of_any_file_of_the_host(backed: tuple[DaemonC
 def test_a_disk_that_stays_must_be_the_same_file(backed: tuple[DaemonConfig, m.Disk]) -> None:
     made, disk = backed
     path = Path(disk.path)
-    path.write_bytes(b"1")
+    disk = replace(disk, backing="", backing_format="", content="")
+    asyncio.run(create_disk(disk))
     here = asyncio.run(storage.described((disk,), copied=False, backing=False))[0]
     assert admit(made, here, copied=False) == ""
     path.rename(path.with_suffix(".old"))

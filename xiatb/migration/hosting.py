@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
+from xiatb.guests import qcow2
 from xiatb.guests.model import load_record
 from xiatb.migration.driver import HostFacts
+from xiatb.migration.failure import MigrationError
 from xiatb.migration.messages import Capabilities, Disk, Request
 
 GUEST_OVERHEAD = 64 << 20
@@ -157,10 +159,11 @@ async def create_disk(disk: Disk) -> None:
         )
 
 
-async def image_info(path: str) -> dict[str, Any]:
-    """What `qemu-img info --output=json` says of an image that a guest may be using; raises XiatbError."""
+async def image_info(path: str, form: str) -> dict[str, Any]:
+    """What `qemu-img info --output=json` says of an image of that format, not of one that its content would
+    pass for, which a guest may be using; raises XiatbError."""
     process = await asyncio.create_subprocess_exec(
-        "qemu-img", "info", "--force-share", "--output=json", path,
+        "qemu-img", "info", "--force-share", "--output=json", "-f", form, path,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, complaint = await process.communicate()
@@ -171,8 +174,13 @@ async def image_info(path: str) -> dict[str, Any]:
 
 
 async def inspect_disk(target: str, path: str, form: str) -> Disk:
-    """Virtual and allocated size of a disk that a running guest uses; raises XiatbError."""
-    info = await image_info(path)
+    """Virtual and allocated size of a disk that a running guest uses; raises XiatbError, MigrationError for
+    one that keeps its data in another file."""
+    try:
+        qcow2.check(Path(path), form, backing=True)
+    except qcow2.ImageError as error:
+        raise MigrationError("wrong-image", error.message) from None
+    info = await image_info(path, form)
     return Disk(target=target, path=path, size=int(info["virtual-size"]), format=form,
                 allocated=int(info.get("actual-size", 0)))  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 Nobody's word is taken for it. A disk that is left where it is must be the same file at both hosts (device and
 inode); a backing file must have the same content (SHA-256 of the file), because the guest would read another
-image's blocks for its own otherwise.
+image's blocks for its own otherwise. Neither may name further files in its header: QEMU would open them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xiatb.errors import UsageError, XiatbError
+from xiatb.guests import qcow2
 from xiatb.migration.config import DaemonConfig
 from xiatb.migration.hosting import RefusedError, image_info
 from xiatb.migration.messages import Disk, Request
@@ -66,7 +67,7 @@ async def described(disks: tuple[Disk, ...], *, copied: bool, backing: bool) -> 
 
 
 async def _above_backing(disk: Disk) -> Disk:
-    told = await image_info(disk.path)
+    told = await image_info(disk.path, disk.format)
     path, kind = str(told.get("full-backing-filename", "")), str(told.get("backing-filename-format", ""))
     if not path or kind not in ("qcow2", "raw"):
         raise UsageError(
@@ -104,8 +105,19 @@ async def admit_storage(request: Request, config: DaemonConfig) -> None:
                 "wrong-image",
                 f"{config.host} has another file at {disk.path} than the guest's: migrate --with-storage",
             )
+        if not request.storage:
+            _admit_image(Path(disk.path), disk.format, config)
         if disk.backing:
             await _admit_backing(disk, config)
+
+
+def _admit_image(path: Path, form: str, config: DaemonConfig) -> None:
+    """Raise RefusedError for an image that names other files: whoever wrote it, here or at a host that
+    reaches it, too, could give the guest any file of this host, which QEMU opens as root."""
+    try:
+        qcow2.check(path, form)
+    except qcow2.ImageError as error:
+        raise RefusedError("wrong-image", f"{config.host}: {error.message}") from None
 
 
 async def _admit_backing(disk: Disk, config: DaemonConfig) -> None:
@@ -117,6 +129,7 @@ async def _admit_backing(disk: Disk, config: DaemonConfig) -> None:
             f"{path} on {config.host} is another image (SHA-256 {content[:12]}..., "
             f"the guest's is {disk.content[:12]}...): migrate --with-storage",
         )
+    _admit_image(path.resolve(), disk.backing_format, config)
 
 
 async def _content_here(path: Path, what: str, config: DaemonConfig) -> str:
