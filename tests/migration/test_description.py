@@ -35,6 +35,8 @@ def test_what_was_recorded_passes() -> None:
     cookie(PREPARE_COOKIE)
     cookie(FINISH_COOKIE)
     taken(DESCRIPTION.replace("<backingStore/>", ""), COPIED)
+    label = "<seclabel type='dynamic' model='dac' relabel='yes'/>"  # of a libvirtd that was started again
+    taken(DESCRIPTION.replace("<seclabel", f"{label}<seclabel"))
 
 
 @pytest.mark.parametrize("accel", ["tcg", "kvm"])
@@ -92,6 +94,11 @@ FORGED = [
     (within("<launchSecurity type='sev'/>"), "<launchSecurity>"),
     (within("<description>x</description>"), "<description>"),
     (("<seclabel type='none'", "<seclabel type='static'"), "<seclabel>: type"),
+    (
+        within("<seclabel type='dynamic' model='dac' relabel='yes'><label>+0:+0</label></seclabel>"),
+        "<label> is not allowed",
+    ),
+    (within("<seclabel type='static' model='dac' relabel='yes'/>"), "<seclabel>"),
     (("<metadata>", "<metadata><x:y xmlns:x='urn:x'/>"), "<urn:x:y> is not allowed"),
     (("lab=\"t", "lab=\"u"), "lab"),
     (("hid=\"HID:f", "hid=\"HID:e"), "hid"),

@@ -75,6 +75,8 @@ def domain_shape(request: Request, lab: str, *, lasting: bool = False) -> Shape:
         may("on_crash", text=same("destroy")),
         need("devices", {}, need("emulator", text=same(emulator)), *_devices(request, lasting)),
         may("seclabel", {"type": same("none"), "model?": same("none")}),
+        # What a libvirtd that was started again has found in its own notes on a running guest.
+        may("seclabel", {"type": same("dynamic"), "model": same("dac"), "relabel": same("yes")}),
         Part(f"{QEMU}commandline", _arguments(arguments)),
     )  # fmt: skip
     return Shape({"type": same("kvm" if request.accel == "kvm" else "qemu")}, parts)
