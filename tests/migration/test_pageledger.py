@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.migration.test_qemustream import HEAD, RAM, configuration, name, page, section, stream, u32, u64
+from xiatb.migration import pageledger, qemustream
 from xiatb.migration.multifdstream import MultifdStream
 from xiatb.migration.pageledger import PAGE, PageLedger, Pass, differences
 from xiatb.migration.qemustream import QemuStream
@@ -154,6 +155,19 @@ def test_the_wait_for_a_requested_page_is_measured() -> None:
     ledger.whole(block, PAGE, bytes(PAGE))
     assert (back.requests, back.shut, back.off) == (1, 0, "")
     assert ledger.fault_summary() == {"count": 1, "p50_ms": 1.0, "p99_ms": 1.0, "max_ms": 1.0}
+
+
+def test_a_stream_that_never_ends_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts without pages, which QEMU takes, and one list of blocks after the other."""
+    monkeypatch.setattr(pageledger, "MAX_PARTS", 50)
+    seen = watched(HEAD + section(1, b"") + 500 * section(2, b"") + section(2, page(0x1000, "zero", RAM)))
+    assert (seen.off, len(seen.ledger.parts), seen.ledger.totals.zero) == ("", 50, 1)
+    assert sum(one.zero for one in seen.ledger.passes()) == 1
+    monkeypatch.setattr(qemustream, "MAX_RAM", 0x100000)
+    lists = b"".join(u64(0x90000 | 4) + name(b"more%d" % n) + u64(0x90000) for n in range(3))
+    seen = watched(HEAD + section(1, lists))
+    assert seen.off == "implausible RAM block 'more1' of 589824 bytes"
+    assert sum(block.size for block in seen.ledger.blocks.values()) <= 0x100000
 
 
 @settings(max_examples=150, deadline=None)

@@ -27,12 +27,15 @@ SETTLE_NS: Final = 200_000_000
 MAX_CONTENTS: Final = 1 << 20
 """Distinct page contents remembered; beyond them `repeated` is a lower bound."""
 MAX_WAITING_FAULTS: Final = 1 << 16
+MAX_PARTS: Final = 1 << 16
+"""QEMU makes some tens a second. In what comes after so many passes are not told apart any more: a part is 13
+bytes in the stream and some hundred here, and the stream is a peer's."""
 
 _MASK = (1 << 64) - 1
 _ZERO_DIGEST = int.from_bytes(sha1(bytes(PAGE)).digest()[:8], "big")  # noqa: S324 - see the module's text
 
 
-@dataclass
+@dataclass(slots=True)
 class Pass:
     """Pages of one pass over memory.
 
@@ -73,7 +76,7 @@ class Block:
     last: array[int] = field(repr=False)
 
 
-@dataclass
+@dataclass(slots=True)
 class Part:
     """Where a part of the RAM section begins: when it was seen, what was counted before, whether the page
     order jumped back there. Passes begin at parts, because QEMU takes a new dirty bitmap only between
@@ -112,8 +115,9 @@ class PageLedger:
 
     def begin_part(self) -> None:
         """A part of the main channel's RAM section begins."""
-        self.parts.append(Part(self._clock(), self.totals.copy()))
-        self._fresh = True
+        if len(self.parts) < MAX_PARTS:
+            self.parts.append(Part(self._clock(), self.totals.copy()))
+            self._fresh = True
 
     def begin_pass(self, t: int) -> None:
         """QEMU's own event: a pass after the first began at `t` (monotonic nanoseconds)."""

@@ -258,7 +258,9 @@ class QemuStream:
             self._step = self._ram
             return
         name, size = self._string(), self._u64()
-        if not 0 < size <= self._mem_left or len(self.ledger.blocks) >= MAX_BLOCKS:
+        blocks = self.ledger.blocks.values()  # of all lists: there may be several
+        known = sum(block.size for block in blocks if block.name != name)
+        if not 0 < size <= min(self._mem_left, MAX_RAM - known) or len(blocks) >= MAX_BLOCKS:
             raise _Stop(f"implausible RAM block {name!r} of {size} bytes")
         self.ledger.declare(name, size)
         self._mem_left -= size
