@@ -97,11 +97,13 @@ class World:
     """Both hosts, and what guest memory and disk must be like. `history` tells what happened to copies.
 
     `lock_s`: so long after a post-copy has broken QEMU's main lock at its destination is held. Only then have
-    guests a second monitor, unless `second_monitor` is false.
+    guests a second monitor, unless `second_monitor` is false. `pause_s`: what QEMU at the source needs to
+    notice that the stream of its post-copy has gone.
     """
 
     lock_s = 0.0
     second_monitor = True
+    pause_s = 0.0
 
     def __init__(self, base: Path) -> None:
         self.hosts = {name: SimHost(name, base / name, self) for name in ("hv1", "hv2")}

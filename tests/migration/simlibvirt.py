@@ -307,8 +307,8 @@ class Libvirtd:
                 self.spawn(resume(copy, self))
                 await asyncio.sleep(0)
             elif copy.postcopy:
-                copy.postcopy = "paused"
-                self.tell("MIGRATION", status="postcopy-paused")
+                self.spawn(self._pause(copy))
+                await asyncio.sleep(0)
             raise LibvirtError(str(error)) from None
         finally:
             for open_one in connections:
@@ -389,8 +389,14 @@ class Libvirtd:
                 raise LibvirtError("the stream broke")
         except (LibvirtError, OSError):
             if copy.alive:
-                copy.postcopy = "paused"
-                self.tell("MIGRATION", status="postcopy-paused")
+                await self._pause(copy)
+
+    async def _pause(self, copy: Copy) -> None:
+        """QEMU notices that its stream has gone."""
+        if self.world.pause_s:
+            await asyncio.sleep(self.world.pause_s)
+        copy.postcopy = "paused"
+        self.tell("MIGRATION", status="postcopy-paused")
 
     async def _resume_out(self, copy: Copy, ram: str, connections: list[Any]) -> None:
         stream = await self._connect(ram, connections)
@@ -407,6 +413,7 @@ class Libvirtd:
         copy = self.host.copy
         if copy is None or copy.postcopy != "paused":
             raise LibvirtError("Cannot resume if there is no paused migration")
+        self.tell("MIGRATION", status="postcopy-recover")
         self.spawn(self._unattended(copy, path))
 
     async def _unattended(self, copy: Copy, path: str) -> None:

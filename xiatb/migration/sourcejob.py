@@ -145,7 +145,7 @@ class SourceJob(JobShell):
             elif status == "postcopy-active":
                 self._active.set()
                 self.machine.on_switched(event.t, now)
-            elif status == "postcopy-paused":
+            elif status == "postcopy-paused" and self._active.is_set():  # else the end of the stream before
                 self.machine.on_stalled(now)
         elif event.kind in _DIED:
             self.machine.on_copy_gone(now)
@@ -171,6 +171,7 @@ class SourceJob(JobShell):
             self.spawn(self._watch())
         elif isinstance(action, a.RecoverTransfer):
             self.recoveries += 1
+            self._active.clear()
             self.spawn(self._carry(action.channels, action.tls, resume=True))
         elif isinstance(action, a.CancelTransfer) and self._transfer is not None:
             self.spawn(self._transfer.cancel())
@@ -272,14 +273,14 @@ class SourceJob(JobShell):
         if before is not None:
             await before.close(0.0)
             await before.ended(OLD_CALL_S)
+        if self._transfer is not transfer:
+            return  # another attempt has begun meanwhile
         watches = {"ram": self.pages.watch.channel} if self.pages.watch else {}
         gates: dict[str, Gate] = {"ram": await self._first.gate(), "nbd": self._steering.disk_cap}
         gates["rpc"] = FinishGate(self._finish_called, self._finish_answered)
         try:
-            if resume:
-                self._active.clear()
-                if await self._driver.state(self.request.guest) in ("absent", "off"):
-                    self.machine.on_copy_gone(time.monotonic())
+            if resume and await self._driver.state(self.request.guest) in ("absent", "off"):
+                self.machine.on_copy_gone(time.monotonic())
             dial = partial(self._path.secured, self._station.tls, pin)
             transfer.open(granted, self.link.session.channel_key, dial, watches, gates, self._channel_open,
                           self._channel_ended)  # fmt: skip
@@ -369,8 +370,7 @@ class SourceJob(JobShell):
             raise
 
     def result(self) -> dict[str, Any]:
-        """Everything measured, for the CLI and result.json. Times are monotonic nanoseconds, 0 when
-        unknown."""
+        """Everything measured, for the CLI and result.json. Times are monotonic ns, 0 when unknown."""
         machine = self.machine
         channels = self.relays.report()
         return {

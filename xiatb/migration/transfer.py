@@ -63,6 +63,7 @@ class Transfer:
         self._over = asyncio.Event()
         self._direct = False
         self._came: asyncio.Future[str] | None = None
+        self._resumed = self._closed = False
 
     def open(
         self,
@@ -104,7 +105,13 @@ class Transfer:
 
     def on_status(self, status: str) -> None:
         """QEMU's migration here has a new status."""
-        if self._came is not None and not self._came.done() and status in ("completed", "postcopy-paused"):
+        if status == "postcopy-recover":
+            self._resumed = True  # a pause before that is the end of the stream that broke
+        elif status == "completed" or (status == "postcopy-paused" and self._resumed):
+            self._end(status)
+
+    def _end(self, status: str) -> None:
+        if self._came is not None and not self._came.done():
             self._came.set_result(status)
 
     async def _resume_qemu(self) -> str:
@@ -119,7 +126,7 @@ class Transfer:
                     await self._driver.ask_qemu(request.guest, "migrate", uri=uri, resume=True)
                     break
                 except DriverError as error:
-                    if "paused" not in error.message or loop.time() > end:
+                    if "paused" not in error.message or self._closed or loop.time() > end:
                         return error.message
                 await asyncio.sleep(AGAIN_S)
             status = await self._came
@@ -180,7 +187,13 @@ class Transfer:
         return asyncio.ensure_future(self.close(0.0))
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the channels; with `grace` after so many seconds even if they still carry something."""
+        """Close the channels; with `grace` after so many seconds even if they still carry something.
+
+        QEMU's word on their end may go to the attempt that comes after this one, so it is not waited for."""
+        self._closed = True
+        self._end("postcopy-paused")
+        if self._channels is None:
+            self._over.set()  # nothing has begun, and nothing will
         if self._channels is not None:
             await (self._channels.close() if grace is None else self._channels.close(grace))
 
