@@ -122,7 +122,7 @@ def test_full_qdisc_counts_drops(namespaces: Namespaces) -> None:
     for name in "ab":
         namespaces.add(name)
     namespaces.link("a", "eth0", "b", "eth0")
-    tc = ["tc", "-n", namespaces["a"], "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100kbit"]
+    tc = ["tc", "-n", namespaces["a"], "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8kbit"]
     subprocess.run([*tc, "burst", "3000", "limit", "6000"], check=True, timeout=20)
     with namespaces.entered("a"):
         sender = PacketSocket("eth0", 0xC0DE)
