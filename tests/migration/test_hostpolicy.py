@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,23 +94,24 @@ def test_a_consent_is_for_one_host_one_guest_and_once(tmp_path: Path) -> None:
         again.take(consent.sign(KEYS[3], SIDS[1], 7), HID, SIDS[1])
 
 
-def station(tmp_path: Path, policy: Policy) -> Any:
+def station(tmp_path: Path, policy: Policy) -> Station:
     config = DaemonConfig("lab", "hv2", tmp_path, tmp_path, tmp_path / "s", policy=policy)
-    return SimpleNamespace(config=config, sid=SIDS[1])
+    unused: Any = None
+    return Station(config, unused, unused, unused, unused, sid=SIDS[1])
 
 
 def test_both_sides_are_asked_and_a_consent_is_used_at_the_destination_only(tmp_path: Path) -> None:
     here = station(tmp_path, Policy(require=("consent",)))
     with pytest.raises(RefusedError) as caught:
-        Station.permit(here, REQUEST, "hv1", "hv2")
+        here.permit(REQUEST, "hv1", "hv2")
     assert caught.value.code == "policy"
     given = consent.sign(KEYS[3], SIDS[1], 1)
     asked: Any = m.decode({**m.encode(REQUEST), "consent": vars(given)})
     assert asked.consent == given
-    Station.permit(here, asked, "hv2", "hv1")
-    Station.permit(here, asked, "hv1", "hv2")
+    here.permit(asked, "hv2", "hv1")
+    here.permit(asked, "hv1", "hv2")
     with pytest.raises(RefusedError) as caught:
-        Station.permit(here, asked, "hv1", "hv2")
+        here.permit(asked, "hv1", "hv2")
     assert caught.value.code == "consent"
 
 
@@ -120,7 +120,7 @@ def test_a_consent_that_nobody_can_prove_is_none(tmp_path: Path) -> None:
     here.sid = None
     asked: Any = m.decode({**m.encode(REQUEST), "consent": vars(consent.sign(KEYS[3], SIDS[1], 1))})
     with pytest.raises(RefusedError) as caught:
-        Station.permit(here, asked, "hv1", "hv2")
+        here.permit(asked, "hv1", "hv2")
     assert caught.value.code == "consent"
 
 
@@ -128,7 +128,7 @@ def test_a_consent_that_nobody_can_prove_is_none(tmp_path: Path) -> None:
 def test_a_wrong_consent_is_refused_though_the_policy_asks_for_none(wrong: str, tmp_path: Path) -> None:
     """A guest's word counts when it is there; without one the policy decides."""
     here = station(tmp_path, Policy())
-    Station.permit(here, REQUEST, "hv1", "hv2")
+    here.permit(REQUEST, "hv1", "hv2")
     given = consent.sign(KEYS[3], SIDS[0] if wrong == "destination" else SIDS[1], 7)
     bent = {
         "signature": {"signature": ("1" if given.signature[0] == "0" else "0") + given.signature[1:]},
@@ -140,9 +140,9 @@ def test_a_wrong_consent_is_refused_though_the_policy_asks_for_none(wrong: str, 
         other = str(KEYS[2].xid(XidType.HID)) if wrong == "guest" else ""
         asked = dataclasses.replace(asked, hid=other)
     with pytest.raises(RefusedError) as caught:
-        Station.permit(here, asked, "hv1", "hv2")
+        here.permit(asked, "hv1", "hv2")
     assert caught.value.code == "consent"
     right = dataclasses.replace(REQUEST, consent=consent.sign(KEYS[3], SIDS[1], 1))
-    Station.permit(here, right, "hv1", "hv2")
+    here.permit(right, "hv1", "hv2")
     with pytest.raises(RefusedError, match="used already"):
-        Station.permit(here, right, "hv1", "hv2")
+        here.permit(right, "hv1", "hv2")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.migration.samples import CAPABILITIES, JOB, REQUEST
-from xiatb.migration import config, destjob, hosting, tokens
+from xiatb.migration import admission, config, destjob, hosting, tokens
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.destjob import DestinationJob
 from xiatb.migration.journal import Journal
@@ -31,8 +31,8 @@ def test_one_of_two_sessions_gets_the_guest(tmp_path: Path, monkeypatch: pytest.
 
     async def nothing(*_: Any) -> None: ...
 
-    monkeypatch.setattr(destjob, "admit", lambda *_: None)
-    monkeypatch.setattr(destjob, "admit_storage", nothing)
+    monkeypatch.setattr(admission, "admit", lambda *_: None)
+    monkeypatch.setattr(admission, "admit_storage", nothing)
     monkeypatch.setattr(destjob, "create_disk", nothing)
     station: Any = SimpleNamespace(
         journal=Journal(tmp_path), driver=SimpleNamespace(state=state), node=None, busy=set(), facts=None,

@@ -6,26 +6,27 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from xiatb.errors import IdentityError, XiatbError
 from xiatb.migration import actions as a
 from xiatb.migration import arrival, handover, params
 from xiatb.migration import journal as j
+from xiatb.migration.admission import admit_guest, refuse_busy
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.driver import DriverError, GuestEvent
 from xiatb.migration.examination import Examiner
 from xiatb.migration.fate import known_fate
-from xiatb.migration.hosting import RefusedError, admit, admit_record, create_disk, remove_disks
+from xiatb.migration.hosting import RefusedError, create_disk, remove_disks
 from xiatb.migration.messages import Capabilities, Channel, Disk, Message, Request
 from xiatb.migration.monitor import MonitorError, QemuMonitor, reopened
 from xiatb.migration.pagewatch import PageWatch
 from xiatb.migration.peercalls import CallGate, GatedWire
 from xiatb.migration.shell import JobShell, log
 from xiatb.migration.station import Station
-from xiatb.migration.storage import admit_storage
 from xiatb.migration.tokens import ChannelOpen, TokenBook
 from xiatb.migration.wirestream import Wire
 
@@ -282,20 +283,14 @@ class DestinationJob(JobShell):
         self.step()
 
     async def _make_room(self, request: Request) -> tuple[Channel, ...]:
-        if request.guest in self._station.busy:
-            raise RefusedError("busy", f"{request.guest} is already being moved to or from {self._own.host}")
-        peer = self.machine.peer
+        station, peer = self._station, self.machine.peer
         assert peer is not None  # noqa: S101 - the machine takes a request only after capabilities
-        station = self._station
+        refuse_busy(station, request.guest)
         self._refuse_twin(request)
         station.busy.add(request.guest)  # before anything is awaited: another session may ask for it, too
         self._holds = True
-        state = await self._driver.state(request.guest)
-        admit_record(request, station.config.host, station.config.guests)
-        station.permit(request, self.peer, station.config.host)
-        config = station.config
-        admit(request, peer, self._own, station.facts, state, config.disks, config.shared)
-        await admit_storage(request, config)
+        permit = partial(station.permit, request, self.peer, self._own.host)
+        await admit_guest(station, request, peer, self._own, permit)
         self._refuse_twin(request)
         self._record(request, "prepared")
         if request.storage:

@@ -4,15 +4,16 @@ Nothing is made or kept for the guest."""
 from __future__ import annotations
 
 import hmac
+from functools import partial
 
 from xiatb.errors import IdentityError
 from xiatb.migration import probe, tokens
+from xiatb.migration.admission import admit_guest, refuse_busy
 from xiatb.migration.channels import refuse
 from xiatb.migration.driver import DriverError
-from xiatb.migration.hosting import RefusedError, admit, admit_record
+from xiatb.migration.hosting import RefusedError
 from xiatb.migration.messages import Capabilities, Channel, Request
 from xiatb.migration.station import Station
-from xiatb.migration.storage import admit_storage
 from xiatb.migration.tokens import ChannelOpen, TokenBook
 from xiatb.migration.wirestream import Wire
 
@@ -39,18 +40,9 @@ class Examiner:
 
     async def _check(self, peer: Capabilities, own: Capabilities) -> None:
         request, station = self._request, self._station
-        if request.guest in station.busy:
-            raise RefusedError("busy", f"{request.guest} is already being moved to or from {own.host}")
-        admit_record(request, own.host, station.config.guests)
-        refusal = station.config.policy.refusal(
-            request.guest, self._source, own.host, encrypted=bool(request.tls), consent=bool(request.hid)
-        )
-        if refusal:
-            raise RefusedError("policy", f"{own.host}: {refusal}")
-        state = await station.driver.state(request.guest)
-        config = station.config
-        admit(request, peer, own, station.facts, state, config.disks, config.shared)
-        await admit_storage(request, config)
+        refuse_busy(station, request.guest)
+        allow = partial(station.allow, request, self._source, own.host, consent=bool(request.hid))
+        await admit_guest(station, request, peer, own, allow)
 
     def grant(self) -> tuple[Channel, ...]:
         """A channel for the probe."""

@@ -36,7 +36,6 @@ class Station:
         """Raise RefusedError unless the policy here lets the guest move; at the destination (which `sid`
         names) a consent that comes with the request is used up."""
         host = self.config.host
-        consent = request.consent is not None
         if request.consent is not None and destination == host:
             book = ConsentBook(self.config.state_dir / "consents.json")
             try:
@@ -45,11 +44,15 @@ class Station:
                 book.take(request.consent, request.hid, self.sid)
             except IdentityError as error:
                 raise RefusedError("consent", f"{host}: {error.message}") from None
+        self.allow(request, source, destination, consent=request.consent is not None)
+
+    def allow(self, request: Request, source: str, destination: str, *, consent: bool) -> None:
+        """Raise RefusedError unless the policy here lets the guest move; `consent`: with the guest's own."""
         refusal = self.config.policy.refusal(
             request.guest, source, destination, encrypted=bool(request.tls), consent=consent
         )
         if refusal:
-            raise RefusedError("policy", f"{host}: {refusal}")
+            raise RefusedError("policy", f"{self.config.host}: {refusal}")
 
     async def capabilities(self, accel: str = "") -> Capabilities:
         """What this host tells peers about itself; `accel` is that of the guest at hand, at a source."""
