@@ -42,6 +42,9 @@ from xiatb.node.control import ControlServer
 
 CONVERGE = 60.0
 GUESTS_ATTACHED = 120.0
+MOST_WAITING = 256
+"""Threads for clients' operations. Migrations and commands in guests keep one for as long as they last: six of
+them, asyncio's own number on a machine of two processors, would keep out status, cancel and down."""
 
 log = logging.getLogger("xiatb.lab")
 
@@ -160,6 +163,7 @@ class Supervisor:
     async def _serve(self) -> None:
         assert self.context is not None
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(MOST_WAITING, "operation"))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)

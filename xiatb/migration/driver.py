@@ -13,7 +13,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
@@ -28,6 +30,9 @@ UNLIMITED_MIB = ((1 << 63) - 1) >> 20
 """libvirt's own value for no cap (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
 _QMP = ("STOP", "RESUME", "MIGRATION", "MIGRATION_PASS", "SHUTDOWN")
 AGAIN_S = 0.3
+MOST_MOVES = 64
+"""As many migrations as the daemon's control socket has under way. Each keeps a thread waiting until it ends;
+asyncio's own threads, six on a machine of two processors, must stay free for what steers and cancels them."""
 log = logging.getLogger("xiatb.migration")
 _started = threading.Lock()
 _loop_runs = False
@@ -71,6 +76,7 @@ class Driver:
         self._calls: Any = None
         self._again: asyncio.Task[None] | None = None
         self._ended = False
+        self._moves = ThreadPoolExecutor(MOST_MOVES, "migration")
 
     async def open(self) -> None:
         """Connect and register for events; raises HostNotAbleError when libvirtd does not answer."""
@@ -97,7 +103,11 @@ class Driver:
 
     async def migrate(self, name: str, desturi: str, parameters: dict[str, Any], flags: int) -> None:
         """Run the migration to its end; raises DriverError with libvirt's reason."""
-        await self._thread(self._migrate, name, desturi, parameters, flags)
+        work = partial(self._migrate, name, desturi, parameters, flags)
+        try:
+            await self._loop.run_in_executor(self._moves, work)
+        except libvirt.libvirtError as error:
+            raise DriverError(str(error)) from None
 
     async def abort(self, name: str) -> None:
         """Abort the guest's migration job, if there is one."""
