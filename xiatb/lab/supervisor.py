@@ -43,8 +43,8 @@ from xiatb.node.control import ControlServer
 CONVERGE = 60.0
 GUESTS_ATTACHED = 120.0
 MOST_WAITING = 256
-"""Threads for clients' operations. Migrations and commands in guests keep one for as long as they last: six of
-them, asyncio's own number on a machine of two processors, would keep out status, cancel and down."""
+"""Threads for operations of clients. Migrations and commands in guests keep one until they end: six of them,
+asyncio's own number on a machine of two processors, would keep out status, cancel and down."""
 
 log = logging.getLogger("xiatb.lab")
 
