@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from xiatb.errors import HostNotAbleError, XiatbError
+from xiatb.experiments.faults.__main__ import tell
 from xiatb.experiments.faults.holding import Hold
 from xiatb.experiments.faults.lockwatch import LockWatch, locked
 from xiatb.experiments.faults.memorygroup import MemoryGroup
-from xiatb.experiments.faults.runner import reached
+from xiatb.experiments.faults.runner import Report, reached
 from xiatb.experiments.faults.strikes import writing
 from xiatb.lab.process import ProcessId, identify
 
@@ -106,6 +107,21 @@ def test_what_is_written_at_the_side_is_waited_for_and_may_fail() -> None:
 def test_which_event_is_the_middle_of_which_phase(event: dict[str, object], phases: set[str]) -> None:
     every = ("storage", "first", "later", "switchover", "handover", "postcopy")
     assert {phase for phase in every if reached(event, phase)} == phases
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (Report("cut", "first", ended=True, runs_on=["hv2"]), "exit 0, runs on hv2 after 0.0 s; moved"),
+        (Report("cut", "first", problems=["the migration does not end"]), "not seen to end"),
+    ],
+)
+def test_a_cell_without_an_end_is_not_told_as_moved(
+    report: Report, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(report, None)
+    verdict = report.problems[0] if report.problems else "as the table says"
+    assert capsys.readouterr().out == f"cut/first: {line}\n  hint: -\n  {verdict}\n"
 
 
 def threads(place: Path, **waits: str) -> None:

@@ -79,7 +79,7 @@ def _go_through(options: argparse.Namespace) -> int:
             while left and not runner.ruined and time.monotonic() < end:
                 report = runner.run(*left.pop(0).split("/"))
                 bad += bool(report.problems)
-                _tell(report, options.json)
+                tell(report, options.json)
         if runner.ruined and options.lab:
             raise XiatbError(f"{options.lab} is of no more use", hint=f"xiatb down {options.lab}")
     if left:
@@ -101,13 +101,14 @@ def _mutter(words: str) -> None:
     sys.stderr.write(words + "\n")
 
 
-def _tell(report: Report, file: Path | None) -> None:
+def tell(report: Report, file: Path | None) -> None:
+    """Print how a cell went, and add it to `file` as a line of JSON."""
     said = f"{report.code}: {report.message}" if report.code else report.message or "moved"
     where = ", ".join(report.runs_on) or "nowhere"
     verdict = "; ".join(report.problems) or "as the table says"
+    end = f"exit {report.exit_code}, runs on {where} after {report.seconds} s; {said}"
     sys.stdout.write(
-        f"{report.fault}/{report.phase}: exit {report.exit_code}, runs on {where} after {report.seconds} s; "
-        f"{said}\n"
+        f"{report.fault}/{report.phase}: {end if report.ended else 'not seen to end'}\n"
         f"  hint: {report.hint or '-'}\n  {verdict}\n"
     )
     if report.lock_held_s:

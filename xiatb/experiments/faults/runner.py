@@ -52,12 +52,13 @@ LOAD = {"memory_rate": 2 << 20, "disk_rate": 128 << 10, "memory_set": 12 << 20, 
 @dataclass
 class Report:
     """One cell as it went. `problems` is empty when everything is as the table says; `answered_s` is how long
-    after the blow the user was told."""
+    after the blow the user was told; `ended`: whether the migration was seen to end."""
 
     fault: str
     phase: str
     source: str = ""
     destination: str = ""
+    ended: bool = False
     code: str = ""
     exit_code: int = 0
     message: str = ""
@@ -117,6 +118,7 @@ class FaultRunner:
             undo = self._watched(report, strikes)
             report.seconds = round(time.monotonic() - begin, 1)
             report.answered_s = round(time.monotonic() - self._struck, 1)
+            report.ended = True
             for act in undo:
                 self._try(report, act)
             self._judge(report, check, strikes)
