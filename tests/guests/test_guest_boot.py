@@ -10,7 +10,7 @@ import libvirt
 import pytest
 
 from tests.guests.fakelab import FakeLab, a_guest, wait
-from xiatb.guests import libvirtd
+from xiatb.guests import libvirtd, sandbox
 from xiatb.guests.agent.pattern import digest_of_file, digest_of_region
 from xiatb.guests.manager import READY_DEADLINE, LibvirtGuestManager
 from xiatb.identity.keys import KeyPair
@@ -69,6 +69,8 @@ def test_the_guest_is_ready_soon(running):
     lab, manager = running
     status = manager.status(lab)["vm1"]
     assert (status["state"], status["on"], status["home"]) == ("running", "hv1", "hv1")
+    wanted = sandbox.works()[0] or sandbox.filtered(os.getpid())
+    assert status["sandbox"] is wanted, "QEMU's system calls are filtered where they can be"
     assert lab.boot_seconds < READY_DEADLINE
     state = ask(running, op="ready")
     assert state["services"]["writer"]["state"] == "up"

@@ -1,6 +1,7 @@
 """libvirtd's files, the accelerator probe."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,21 @@ import sys
 import pytest
 
 from xiatb.errors import HostNotAbleError
-from xiatb.guests import accel, libvirtd
+from xiatb.guests import accel, libvirtd, sandbox
+
+FILTERED = """
+import ctypes, struct, sys
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+allow = struct.pack("HBBI", 6, 0, 0, 0x7fff0000)
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+done = libc.prctl(22, 2, ctypes.byref(Program(1, allow)), 0, 0)
+sys.stdout.write("1" if done == 0 else "0")
+sys.stdout.flush()
+sys.stdin.read()
+"""
+"""Takes a filter that allows everything (seccomp(2)), tells whether that was granted, waits."""
 
 
 def test_libvirt_is_configured_as_the_recipe_says(tmp_path):
@@ -23,6 +38,8 @@ def test_libvirt_is_configured_as_the_recipe_says(tmp_path):
         assert line in daemon
     for line in ("cgroup_controllers = [ ]", "namespaces = [ ]", 'security_driver = "none"', "max_core = 0"):
         assert line in qemu
+    assert "seccomp_sandbox = 0" in qemu
+    assert "seccomp_sandbox = 1" in libvirtd.config_files("u", sandbox=True)["etc/libvirt/qemu.conf"]
     assert not list((tmp_path / "etc/libvirt/qemu/networks").iterdir())
     assert "--pid-file" in libvirtd.argv()
 
@@ -54,6 +71,28 @@ def test_a_daemon_that_dies_is_reported_with_its_words(tmp_path):
 @pytest.mark.skipif(shutil.which(accel.QEMU) is None, reason="needs QEMU")
 def test_the_boot_sector_runs_under_tcg():
     assert accel.boots("tcg", 20.0) == (True, "")
+
+
+@pytest.mark.skipif(shutil.which(accel.QEMU) is None, reason="needs QEMU")
+def test_whether_system_calls_can_be_filtered_is_found_out_by_doing_it(monkeypatch):
+    sandbox.works.cache_clear()
+    able, reason = sandbox.works()
+    assert able is not bool(reason)
+    monkeypatch.setattr(sandbox, "OPTIONS", "on,nonsense=deny")
+    assert sandbox.works() == (able, reason), "once a process"
+    sandbox.works.cache_clear()
+    able, reason = sandbox.works()
+    assert not able and "nonsense" in reason
+    sandbox.works.cache_clear()
+
+
+def test_a_filter_is_seen_at_the_process(tmp_path):
+    assert not sandbox.filtered(2**22)
+    argv = [sys.executable, "-c", FILTERED]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        told = process.stdout.read(1)
+        assert sandbox.filtered(process.pid) is (told == b"1" or sandbox.filtered(os.getpid()))
+        process.stdin.close()
 
 
 def test_an_accelerator_that_hangs_is_found_out(monkeypatch):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xiatb.guests import sandbox
 from xiatb.guests.libvirtd import CAPABILITIES, CAPABILITY_DIR, capability_key
 from xiatb.guests.model import CONSOLE
 from xiatb.identity.keys import KeyPair
@@ -41,7 +42,7 @@ FILL_WORDS = FILL.index(bytes.fromhex("44332211"))
 LIBVIRTD_CONF = 'listen_tls = 0\nunix_sock_rw_perms = "0700"\nauth_unix_ro = "none"\nauth_unix_rw = "none"\n'
 QEMU_CONF = (
     'user = "root"\ngroup = "root"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = "none"\n'
-    'namespaces = []\ncgroup_controllers = []\nseccomp_sandbox = 0\nstdio_handler = "file"\n'
+    'namespaces = []\ncgroup_controllers = []\nseccomp_sandbox = {}\nstdio_handler = "file"\n'
 )
 DAEMON_S = 30.0
 SILENCE_S = 120.0
@@ -99,7 +100,7 @@ class Hypervisor:
         if (known := CAPABILITIES / capability_key()).is_dir():
             shutil.copytree(known, self.file(f"/{CAPABILITY_DIR}"))
         self.write("/etc/libvirt/libvirtd.conf", LIBVIRTD_CONF + f'host_uuid = "{uuid.uuid4()}"\n')
-        self.write("/etc/libvirt/qemu.conf", QEMU_CONF)
+        self.write("/etc/libvirt/qemu.conf", QEMU_CONF.format(int(sandbox.works()[0])))
         self.spawn("libvirtd", "/usr/sbin/libvirtd", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file",
                    "/run/libvirt/l.pid")  # fmt: skip
 

@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,14 +49,15 @@ def probe_argv(accel: str, image: Path) -> list[str]:
     return [*argv, "-drive", f"file={image},format=raw,if=ide,snapshot=on"]
 
 
-def boots(accel: str, deadline: float = DEADLINE) -> tuple[bool, str]:
-    """Whether the boot sector runs under `accel` within `deadline` seconds, and if not why not."""
+def boots(accel: str, deadline: float = DEADLINE, more: Sequence[str] = ()) -> tuple[bool, str]:
+    """Whether the boot sector runs under `accel` within `deadline` seconds, and if not why not; `more`:
+    further arguments for QEMU."""
     with tempfile.NamedTemporaryFile(prefix="xiatb-probe-", suffix=".img") as image:
         image.write(BOOT_SECTOR)
         image.flush()
         try:
             done = subprocess.run(
-                probe_argv(accel, Path(image.name)),
+                [*probe_argv(accel, Path(image.name)), *more],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

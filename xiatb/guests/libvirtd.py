@@ -43,11 +43,11 @@ def quiet_libvirt() -> None:
     libvirt.registerErrorHandler(lambda context, error: None, None)
 
 
-def config_files(host_uuid: str, listen: str = "") -> dict[str, str]:
+def config_files(host_uuid: str, listen: str = "", *, sandbox: bool = False) -> dict[str, str]:
     """Path (relative to the private root) -> content of libvirt's configuration files.
 
     `listen`: the IPv4 address on which the daemon takes TCP without authentication, "" for nowhere; for the
-    IP baseline, whose network is the lab's own."""
+    IP baseline, whose network is the lab's own. `sandbox`: QEMU's system calls are filtered (sandbox.py)."""
     tcp = f'listen_tcp = 1\nlisten_addr = "{listen}"\nauth_tcp = "none"' if listen else "listen_tcp = 0"
     daemon = f"""listen_tls = 0
 {tcp}
@@ -62,14 +62,14 @@ ovs_timeout = 5
 max_clients = 50
 keepalive_interval = -1
 """
-    qemu = """user = "root"
+    qemu = f"""user = "root"
 group = "root"
 dynamic_ownership = 0
 remember_owner = 0
 security_driver = "none"
 namespaces = [ ]
 cgroup_controllers = [ ]
-seccomp_sandbox = 0
+seccomp_sandbox = {int(sandbox)}
 stdio_handler = "file"
 keepalive_interval = -1
 max_core = 0
@@ -95,10 +95,12 @@ def capability_key() -> str:
     return total.hexdigest()[:16]
 
 
-def prepare(root: Path, host_uuid: str, capabilities: Path = CAPABILITIES, listen: str = "") -> None:
-    """Writes the configuration and seeds the capability cache below the private `root`; `listen` as in
-    `config_files`."""
-    for name, text in config_files(host_uuid, listen).items():
+def prepare(
+    root: Path, host_uuid: str, capabilities: Path = CAPABILITIES, listen: str = "", *, sandbox: bool = False
+) -> None:
+    """Writes the configuration and seeds the capability cache below the private `root`; `listen` and
+    `sandbox` as in `config_files`."""
+    for name, text in config_files(host_uuid, listen, sandbox=sandbox).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

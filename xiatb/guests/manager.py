@@ -16,7 +16,7 @@ from typing import Any
 import libvirt
 
 from xiatb.errors import DeadlineError, HostNotAbleError, XiatbError
-from xiatb.guests import accel, domain, guestconfig, image, libvirtd
+from xiatb.guests import accel, domain, guestconfig, image, libvirtd, qcow2, sandbox
 from xiatb.guests.client import AgentClient
 from xiatb.guests.hypervisor import Hypervisor
 from xiatb.guests.model import AGENT_SOCKET, CONSOLE, GuestRecord, ServiceRecord, load_record
@@ -135,6 +135,7 @@ class LibvirtGuestManager:
         disks = context.paths.shared_disks if shared else context.paths.private_disk(guest.on) / "images"
         target = disks / Path(record.disk_path).name
         context.owner.path(target, what=f"disk of guest {guest.name}")
+        qcow2.check(built.root, "qcow2")
         disks.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = ["cp", "--reflink=auto", "--sparse=always", str(built.root), str(target)]
         if guest.disk == "overlay":
@@ -152,7 +153,10 @@ class LibvirtGuestManager:
         baseline = context.plan.baseline
         listen = baseline.node(node).address if baseline else ""
         hypervisor = Hypervisor(node, root, listens=bool(listen))
-        libvirtd.prepare(root, host_uuid, self._capabilities, listen)
+        filters, why_not = sandbox.works()
+        libvirtd.prepare(root, host_uuid, self._capabilities, listen, sandbox=filters)
+        how = "filtered" if filters else f"not filtered: {why_not}"
+        context.progress(f"{node}: QEMU's system calls are {how}")
         libvirtd.make_monitors(root, [guest.name for guest in context.plan.guests])
         hypervisor.start(context)
         libvirtd.keep_capabilities(root, self._capabilities)
@@ -259,6 +263,9 @@ class LibvirtGuestManager:
             entry["memory_mib"] = guest.memory_mib
             with contextlib.suppress(XiatbError):
                 entry["accel"] = load_record(record_path(context.paths, guest.name)).accel
+            if on is not None:
+                pids = libvirtd.qemu_pids(Path(f"/proc/{context.node_pid(on)}/root"), guest.uuid)
+                entry["sandbox"] = bool(pids) and all(map(sandbox.filtered, pids))
             result[guest.name] = entry
         return result
 
