@@ -237,7 +237,7 @@ def test_the_user_cancels_before_libvirt_is_asked(make: Callable[..., Hosts]) ->
 
 def test_what_makes_no_sense_is_refused(make: Callable[..., Hosts]) -> None:
     hosts = make()
-    for wanted in ({"congestion": {"ram": "bbr"}}, {"wings": 2}):
+    for wanted in ({"congestion": {"ram": "bbr"}}, {"timeout": 5}, {"wings": 2}):
         with pytest.raises(ControlError) as caught:
             migrate(hosts, **wanted)
         assert caught.value.code == "EUSAGE"

@@ -41,7 +41,7 @@ class TcpTransport:
             options = parse(wanted)
         except UsageError as error:
             raise ControlError("EUSAGE", error.message) from None
-        for name in ("congestion", "backing"):
+        for name in ("congestion", "backing", "timeout"):
             if getattr(options, name):
                 raise ControlError("EUSAGE", f"{name} is not for a migration over TCP/IP")
         job = TcpMigration(context, guest, source, to, options, emit)
