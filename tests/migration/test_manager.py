@@ -115,6 +115,24 @@ def test_requests_that_make_no_sense(
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("states", "hint"),
+    [
+        ({"hv1": "absent", "hv2": "off"}, "start the guest first: xiatb exec hv2 -- virsh start vm1"),
+        ({"hv1": "paused", "hv2": "off"}, "let it run first: xiatb exec hv1 -- virsh resume vm1"),
+        ({"hv1": "absent", "hv2": "absent"}, ""),
+    ],
+)
+def test_who_migrates_a_guest_that_does_not_run_is_told_what_to_do(states: dict[str, str], hint: str) -> None:
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"))
+    fake = FakeManager(states)
+    for ask in (lambda: fake.migrate(context, "vm1", "hv2", True, lambda event: None),
+                lambda: fake.plan(context, "vm1", "hv2", True, {})):  # fmt: skip
+        with pytest.raises(ControlError) as caught:
+            ask()
+        assert (caught.value.code, caught.value.hint) == ("not-running", hint)
+
+
 def test_meaning_of_errors() -> None:
     for code in ("EUSAGE", "ENOSYS"):
         assert isinstance(verb._meaning(ControlError(code, "x"), cancelled=False), UsageError)

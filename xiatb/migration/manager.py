@@ -184,10 +184,7 @@ class MigrationManager:
         self._revive(context)
         source, states = self.where(context, guest)
         if source is None:
-            seen = (
-                ", ".join(f"{node}: {state}" for node, state in sorted(states.items())) or "no daemon answers"
-            )
-            raise ControlError("not-running", f"guest {guest} is not running ({seen})")
+            raise _not_running(guest, to, states)
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
         try:
@@ -207,9 +204,9 @@ class MigrationManager:
     ) -> dict[str, Any]:
         """What `migrate` would be, without starting anything (planning.py). Raises as `migrate` does."""
         self._check(context.plan, guest, to)
-        source, _ = self.where(context, guest)
+        source, states = self.where(context, guest)
         if source is None:
-            raise ControlError("not-running", f"guest {guest} is not running")
+            raise _not_running(guest, to, states)
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
         request = {**options, "guest": guest, "to": to, "storage": storage}
@@ -314,6 +311,18 @@ class MigrationManager:
         if node.ad is not None:
             with self._lock:
                 relocate_names(context.paths.names, context.plan, guest, node)
+
+
+def _not_running(guest: str, to: str, states: dict[str, str]) -> ControlError:
+    """The refusal of a guest that runs on none of the hosts with these states of it."""
+    told = ", ".join(f"{node}: {state}" for node, state in sorted(states.items())) or "no daemon answers"
+    places = {state: node for node, state in states.items()}
+    hint = ""
+    if "paused" in places:
+        hint = f"let it run first: xiatb exec {places['paused']} -- virsh resume {guest}"
+    elif "off" in places:
+        hint = advice("not-running", guest, places["off"], to)
+    return ControlError("not-running", f"guest {guest} is not running ({told})", hint=hint)
 
 
 def relocate_names(path: Path, plan: Plan, guest: str, host: NodePlan) -> None:
