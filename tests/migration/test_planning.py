@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.migration import simtime
 from tests.migration.samples import CAPABILITIES, JOB, REQUEST
 from tests.migration.test_relay import wires
 from xiatb.errors import XiatbError
@@ -33,16 +34,17 @@ RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_probe_finds_the_rate_of_a_slow_path() -> None:
+def test_the_probe_finds_the_rate_of_a_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> tuple[probe.Goodput, int]:
         near, far = wires(rate=2_000_000)
-        goodput, taken = await asyncio.wait_for(asyncio.gather(probe.send(near), probe.receive(far)), 10)
+        sending = probe.send(near, asyncio.get_running_loop().time)
+        goodput, taken = await asyncio.wait_for(asyncio.gather(sending, probe.receive(far)), 10)
         return goodput, taken
 
-    goodput, taken = asyncio.run(scenario())
+    goodput, taken = simtime.run(scenario, monkeypatch)
     assert taken == goodput.sent <= probe.MAX_BYTES
-    assert goodput.seconds < 2.0
-    assert 1_000_000 < goodput.rate < 3_000_000
+    assert goodput.seconds < 1.0
+    assert goodput.rate == pytest.approx(2_000_000, rel=0.05)
 
 
 def test_the_rate_is_that_of_the_second_half() -> None:
