@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.migration.samples import CAPABILITIES, JOB, REQUEST
+from xiatb.errors import XiatbError
 from xiatb.migration import admission, config, destjob, hosting, tokens
 from xiatb.migration.destination import DestinationMachine
 from xiatb.migration.destjob import DestinationJob
@@ -56,6 +57,38 @@ def test_one_of_two_sessions_gets_the_guest(tmp_path: Path, monkeypatch: pytest.
         assert len(await first) == 3
 
     asyncio.run(asyncio.wait_for(body(), 20))
+
+
+def test_any_error_of_an_admission_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the source waits in vain, and the guest's name is taken for as long as the daemon lives."""
+
+    async def state(guest: str) -> str:
+        return "absent"
+
+    async def fails(*_: Any) -> None:
+        raise XiatbError("qemu-img says no")
+
+    monkeypatch.setattr(admission, "admit", lambda *_: None)
+    monkeypatch.setattr(admission, "admit_storage", fails)
+
+    async def ask(*_: Any, **__: Any) -> None: ...
+
+    station: Any = SimpleNamespace(
+        journal=Journal(tmp_path), driver=SimpleNamespace(state=state), busy=set(), facts=None,
+        node=SimpleNamespace(ask=ask), permit=lambda *request: None,
+        config=config.DaemonConfig("lab", "hv2", tmp_path, tmp_path, tmp_path / "s", runtime=tmp_path),
+    )  # fmt: skip
+    sent: list[Any] = []
+    link: Any = SimpleNamespace(send=sent.append)
+    consult: Any = None
+    job = DestinationJob(DestinationMachine(), link, station, CAPABILITIES, consult, "hv1")
+    job.machine.on_established(CAPABILITIES, 0.0)
+    job.machine.on_message(CAPABILITIES, 0.0)
+    job.machine.on_message(REQUEST, 0.0)
+    job.machine.take_actions()
+    asyncio.run(job._prepare(dataclasses.replace(REQUEST, tls="")))
+    assert [(one.code, one.reason) for one in sent] == [("failed", "qemu-img says no")]
+    assert job.outcome is not None and not station.busy
 
 
 def test_another_s_job_of_the_same_id_takes_no_channel(

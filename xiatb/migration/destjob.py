@@ -17,7 +17,7 @@ from xiatb.migration.admission import admit_guest, refuse_busy
 from xiatb.migration.channels import RelaySet, connect_local, refuse
 from xiatb.migration.control_link import ControlLink
 from xiatb.migration.destination import DestinationMachine
-from xiatb.migration.driver import DriverError, GuestEvent
+from xiatb.migration.driver import GuestEvent
 from xiatb.migration.examination import Examiner
 from xiatb.migration.fate import known_fate
 from xiatb.migration.hosting import RefusedError, create_disk, remove_disks
@@ -273,7 +273,7 @@ class DestinationJob(JobShell):
             channels = await self._make_room(request)
         except RefusedError as error:
             code, reason = error.code, error.message
-        except (DriverError, OSError) as error:
+        except (XiatbError, OSError) as error:
             code, reason = "failed", str(error)
         if code:
             remove_disks(tuple(self._made))

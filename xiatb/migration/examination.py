@@ -6,11 +6,10 @@ from __future__ import annotations
 import hmac
 from functools import partial
 
-from xiatb.errors import IdentityError
+from xiatb.errors import IdentityError, XiatbError
 from xiatb.migration import probe, tokens
 from xiatb.migration.admission import admit_guest, refuse_busy
 from xiatb.migration.channels import refuse
-from xiatb.migration.driver import DriverError
 from xiatb.migration.hosting import RefusedError
 from xiatb.migration.messages import Capabilities, Channel, Request
 from xiatb.migration.station import Station
@@ -34,7 +33,7 @@ class Examiner:
             await self._check(peer, own)
         except RefusedError as error:
             return error.code, error.message
-        except (DriverError, OSError) as error:
+        except (XiatbError, OSError) as error:
             return "failed", str(error)
         return "", ""
 
