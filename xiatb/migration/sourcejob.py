@@ -10,8 +10,6 @@ from typing import Any
 
 from xiatb.errors import XiatbError
 from xiatb.migration import actions as a
-from xiatb.migration import journal as j
-from xiatb.migration import params
 from xiatb.migration.channels import RelaySet
 from xiatb.migration.comparison import Comparison, PagesDifferError
 from xiatb.migration.control_link import ControlLink
@@ -20,6 +18,7 @@ from xiatb.migration.fence import Fence
 from xiatb.migration.firstpages import FirstPages
 from xiatb.migration.handover import Departure
 from xiatb.migration.hosting import remove_disks
+from xiatb.migration.keptcopy import KeptCopy
 from xiatb.migration.messages import Channel, Message, Progress
 from xiatb.migration.options import Options
 from xiatb.migration.overview import overview
@@ -69,7 +68,8 @@ class SourceJob(JobShell):
         self.request = request
         self._path = path
         self._station = station
-        self._fence = fence or Fence.of(request.guest, station.config.qemu_pids)
+        fence = fence or Fence.of(request.guest, station.config.qemu_pids)
+        self._copy = KeptCopy(machine, station, path.peer, fence, self)
         self.pages = Comparison(request.streams, request.verify)
         self.passes: list[dict[str, int]] = []
         self.states: list[dict[str, Any]] = []
@@ -188,39 +188,7 @@ class SourceJob(JobShell):
         elif isinstance(action, a.CloseChannels) and self._transfer is not None:
             self.spawn(self._transfer.give_up(), must=True)
         else:
-            self._perform_fate(action)
-
-    def _perform_fate(self, action: a.Action) -> None:
-        """Journal and fence: what decides where the guest runs, done before this returns."""
-        request, journal = self.request, self._station.journal
-        if isinstance(action, a.Record):
-            sockets = tuple(map(str, params.all_sockets(self._runtime, request.job)))
-            journal.write(
-                j.Entry(request.job, j.SOURCE, action.state, self._path.peer, request, sockets=sockets,
-                        process=self._fence.process)
-            )  # fmt: skip
-        elif isinstance(action, a.Forget):
-            journal.close(request.job, j.SOURCE)
-        elif isinstance(action, a.Freeze):
-            try:
-                self._fence.freeze()
-            except XiatbError as error:
-                self.machine.on_not_frozen(error.message, time.monotonic())
-        elif isinstance(action, a.Thaw):
-            self._fence.thaw()
-        elif isinstance(action, a.EndCopy):
-            self._fence.kill()
-            self.spawn(self._end_copy(), must=True)
-        elif isinstance(action, a.RunHere):
-            self.spawn(self._run_here(), must=True)
-
-    async def _end_copy(self) -> None:
-        """libvirt notices the end of the process by itself; the definition is removed after that."""
-        await self.insist(partial(self._driver.destroy, self.request.guest))
-
-    async def _run_here(self) -> None:
-        await self.insist(partial(self._driver.resume, self.request.guest))
-        self._node.expect(self.request.hid, self.request.port)
+            self._copy.perform(action)
 
     async def _redial(self) -> None:
         """A new control session with the same peer."""
