@@ -182,11 +182,7 @@ class MigrationManager:
             raise ControlError(USAGE, f"no transport {transport!r}; one of {', '.join(TRANSPORTS)}")
         self._check(context.plan, guest, to)
         self._revive(context)
-        source, states = self.where(context, guest)
-        if source is None:
-            raise _not_running(guest, to, states)
-        if source == to:
-            raise ControlError(USAGE, f"guest {guest} is already on {to}")
+        source = self._leaves(context, guest, to)
         try:
             if transport == "tcp":
                 result = self._tcp.migrate(context, guest, source, to, storage, wanted, emit)
@@ -204,14 +200,19 @@ class MigrationManager:
     ) -> dict[str, Any]:
         """What `migrate` would be, without starting anything (planning.py). Raises as `migrate` does."""
         self._check(context.plan, guest, to)
+        source = self._leaves(context, guest, to)
+        request = {**options, "guest": guest, "to": to, "storage": storage}
+        with ControlClient(socket_path(context.paths, source)) as client:
+            return {"from": source, **client.request("plan", timeout=SILENCE_S, params=request)}
+
+    def _leaves(self, context: LabContext, guest: str, to: str) -> str:
+        """The host that the guest would leave for `to`; ControlError when there is none."""
         source, states = self.where(context, guest)
         if source is None:
             raise _not_running(guest, to, states)
         if source == to:
             raise ControlError(USAGE, f"guest {guest} is already on {to}")
-        request = {**options, "guest": guest, "to": to, "storage": storage}
-        with ControlClient(socket_path(context.paths, source)) as client:
-            return {"from": source, **client.request("plan", timeout=SILENCE_S, params=request)}
+        return source
 
     def _after_death(
         self, context: LabContext, guest: str, source: str, to: str, emit: Emit
