@@ -1,10 +1,15 @@
-"""What became of an incoming guest, for good: libvirtd is asked until it has said so."""
+"""What only libvirtd here can say or do, asked of it until it answers; above all what became of an incoming
+guest.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from xiatb.migration.driver import Driver, DriverError
 
@@ -12,19 +17,26 @@ log = logging.getLogger("xiatb.migration")
 CLEAN_S = 10.0
 _STEP_S = 0.05
 AGAIN_S = 0.5
+T = TypeVar("T")
+
+
+async def insist(call: Callable[[], Awaitable[T]], who: str) -> T:
+    """What libvirtd answers to `call`, made again for as long as it does not: it may have died, and the lab
+    starts another. `who` asks, for the log."""
+    silent = False
+    while True:
+        try:
+            return await call()
+        except DriverError as error:
+            if not silent:
+                log.warning("%s: libvirtd does not answer: %s", who, error)
+            silent = True
+        await asyncio.sleep(AGAIN_S)
 
 
 async def known_fate(driver: Driver, guest: str) -> str:
     """As `settled_fate`, however long libvirtd does not answer: a guess could start a second copy."""
-    silent = False
-    while True:
-        try:
-            return await settled_fate(driver, guest)
-        except DriverError as error:
-            if not silent:
-                log.warning("guest %s: libvirtd does not say what became of it: %s", guest, error)
-            silent = True
-            await asyncio.sleep(AGAIN_S)
+    return await insist(partial(settled_fate, driver, guest), f"guest {guest}")
 
 
 async def settled_fate(driver: Driver, guest: str) -> str:

@@ -13,6 +13,7 @@ from xiatb.errors import XiatbError
 from xiatb.migration import actions as a
 from xiatb.migration import journal as j
 from xiatb.migration import params
+from xiatb.migration.fate import insist
 from xiatb.migration.fence import Fence
 from xiatb.migration.shell import JobShell
 from xiatb.migration.source import SourceMachine
@@ -62,8 +63,8 @@ class KeptCopy:
 
     async def _end(self) -> None:
         """libvirt notices the end of the process by itself; the definition is removed after that."""
-        await self._shell.insist(partial(self._station.driver.destroy, self._request.guest))
+        await insist(partial(self._station.driver.destroy, self._request.guest), self._shell.name)
 
     async def _run_on(self) -> None:
-        await self._shell.insist(partial(self._station.driver.resume, self._request.guest))
+        await insist(partial(self._station.driver.resume, self._request.guest), self._shell.name)
         self._station.node.expect(self._request.hid, self._request.port)

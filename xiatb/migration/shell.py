@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from xiatb.migration import actions as a
 from xiatb.migration.control_link import ControlLink
-from xiatb.migration.driver import DriverError
 from xiatb.migration.machine import Machine
 from xiatb.migration.messages import Capabilities, Message
 
 log = logging.getLogger("xiatb.migration")
 MUST_S = 30.0
-AGAIN_S = 0.5
-T = TypeVar("T")
 
 
 class JobShell:
@@ -99,19 +96,6 @@ class JobShell:
         if must:
             self._must.add(task)
         task.add_done_callback(self._ended)
-
-    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What libvirtd here answers, asked again for as long as it does not: it may have died, and the lab
-        starts another."""
-        silent = False
-        while True:
-            try:
-                return await call()
-            except DriverError as error:
-                if not silent:
-                    log.warning("%s: libvirtd does not answer: %s", self.name, error)
-                silent = True
-            await asyncio.sleep(AGAIN_S)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
