@@ -35,6 +35,8 @@ class Ended:
     problems: list[str] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     """Decisions that the user was shown."""
+    phases: list[str] = field(default_factory=list)
+    """What the user was shown, in order."""
 
 
 class Strike:
@@ -158,6 +160,7 @@ def play(
         await scene.settle()
         while not all(work.done() for work in strike.later):
             await asyncio.gather(*strike.later)
+        ended.phases = [str(event["phase"]) for event in scene.events if event["event"] == "phase"]
         ended.told = [event for event in scene.events if event["event"] == "decision"]
         ended.paused = await _make_room(scene)
         _judge(scene, ended)

@@ -12,6 +12,7 @@ import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def _tidy() -> Iterator[None]:
 
 @pytest.mark.parametrize(("fault", "phase"), [(fault, phase) for fault, phase, _ in cells()])
 def test_cell(fault: str, phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"mode": "postcopy"} if phase == "postcopy" else {}
+    options: dict[str, Any] = {"mode": "postcopy"} if phase == "postcopy" else {}
     ended = play(
         tmp_path, monkeypatch, fault, POINTS.get(phase, phase), (fault, phase) in BEFORE, **options
     )
@@ -114,7 +115,7 @@ def test_an_attempt_to_go_on_is_not_ended_by_the_end_of_the_stream_before_it(
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_source_s_libvirtd_dies(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the lab starts it again; what it did not do for the daemon is asked of the next one."""
-    options = {"mode": "postcopy"} if phase == "postcopy" else {}
+    options: dict[str, Any] = {"mode": "postcopy"} if phase == "postcopy" else {}
     point = POINTS.get(phase, phase)
     ended = play(tmp_path, monkeypatch, "source-libvirtd", point, virt_s=2.0, **options)
     assert ended.problems == [], ended
@@ -132,6 +133,7 @@ def test_a_post_copy_goes_on_though_the_source_s_libvirtd_is_long_in_coming_back
     assert ended.running == ["hv2"]
     told = [view.decision(one) for one in ended.told]
     assert told[0] == "post-copy: attempt 1 to go on has failed: Cannot recv data: Connection reset by peer"
+    assert "precopy" not in ended.phases[ended.phases.index("postcopy") :], "no pre-copy is shown again"
 
 
 def test_a_recovery_that_carries_nothing_is_given_up_and_another_begins(

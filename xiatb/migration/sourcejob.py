@@ -279,7 +279,7 @@ class SourceJob(JobShell):
 
     def _channel_open(self, kind: str, t: int) -> None:
         phase = {"nbd": "storage", "ram": "precopy"}.get(kind)
-        if phase is not None and phase != self._board.phase:
+        if phase is not None and self._board.phase not in (phase, "postcopy"):
             self.phases.append({"name": phase, "start_ns": t})
             self._board.phase = phase
             self._emit({"event": "phase", "phase": phase, "t_ns": t})
