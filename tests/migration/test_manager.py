@@ -33,7 +33,7 @@ def plan() -> Any:
         )  # fmt: skip
 
     nodes = [node("hv1", "hypervisor", AD1), node("hv2", "hypervisor", AD2), node("r1", "router", AD1)]
-    guest = SimpleNamespace(name="vm1", hid=HID)
+    guest = SimpleNamespace(name="vm1", hid=HID, uuid="5eb568fa-6f36-4561-b6e9-b3fbcb2c6db0")
     return SimpleNamespace(
         lab="t",
         migration_policy="",
@@ -219,7 +219,7 @@ class BusyManager(FakeManager):
 def test_a_lab_that_ends_cancels_what_is_under_way_while_both_ends_are_there() -> None:
     """Daemons that were stopped at once left libvirt in the midst of it, and `down` waited 45 s for it."""
     one = BusyManager()
-    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"))
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t"), node_pid=lambda node: 0)
     one.stop(context)
     assert one.cancelled[:2] == ["vm1", "vm2"]
     assert list(one.moving) == ["vm2"], "which cannot be cancelled any more, and is not waited for"

@@ -41,9 +41,16 @@ KEPT: Final = (
 )
 
 
-def advice(code: str, guest: str, here: str, there: str, *, kept: bool = False) -> str:
+TAKEN_DOWN: Final = "the lab was taken down"
+"""Why a migration that was cancelled by `xiatb down` did not take place."""
+DOWN: Final = "{guest} ended with its lab {lab}: bring that up again (xiatb up), " + AGAIN
+
+
+def advice(code: str, guest: str, here: str, there: str, *, kept: bool = False, down: str = "") -> str:
     """One or two sentences for the user of a migration of `guest` from `here` to `there` that ended with
-    `code`; `kept`: its disk is still `here`."""
+    `code`; `kept`: its disk is still `here`; `down`: the lab that was taken down meanwhile."""
+    if down:
+        return DOWN.format(guest=guest, lab=down)
     if code == "guest-lost":
         return (KEPT if kept else LOST).format(guest=guest, here=here, there=there)
     where = "" if code == "not-running" else f"{guest} runs on {here} as before; "

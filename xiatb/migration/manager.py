@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import signal
 import sys
 import threading
 import time
@@ -16,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from xiatb.errors import XiatbError
+from xiatb.guests.libvirtd import qemu_pids
 from xiatb.lab.client import ControlClient, SocketGoneError
 from xiatb.lab.extensions import LabContext
 from xiatb.lab.paths import LabPaths
 from xiatb.lab.plan import NodePlan, Plan
-from xiatb.lab.process import ProcessId, stop_all
+from xiatb.lab.process import ProcessId, identify, stop_all
 from xiatb.lab.readiness import ready_pipe
 from xiatb.migration import policyfile
-from xiatb.migration.advice import advice
+from xiatb.migration.advice import TAKEN_DOWN, advice
 from xiatb.migration.baseline import TRANSPORTS, TcpTransport
 from xiatb.migration.config import DaemonConfig, Peer
 from xiatb.node.control_protocol import ControlError
@@ -39,8 +42,10 @@ WHAT = "migrated "
 SETTLE_STEP_S = 0.2
 SETTLE_S = 60.0
 """How long a user waits for a daemon that was started again to find out what became of the guest."""
-CANCEL_S = 12.0
+CANCEL_S = 5.0
 """How long the end of a lab waits for the migrations in it to be cancelled."""
+ANSWER_S = 2.0
+"""How long a daemon may take to answer when its lab ends."""
 _ITS_OWN_WAY = ("postcopy", "asking")
 """States of a source in which it is too late to cancel, and that may last: the end of a lab does not wait."""
 USAGE = "EUSAGE"
@@ -48,6 +53,7 @@ USAGE = "EUSAGE"
 ACTIONS = ("show", "set", "switch", "resume")
 """What `control` does to a migration under way."""
 Emit = Callable[[dict[str, Any]], None]
+log = logging.getLogger("xiatb.migration")
 
 
 def socket_path(paths: LabPaths, node: str) -> Path:
@@ -95,6 +101,7 @@ class MigrationManager:
         self._lock = threading.Lock()
         self._reviving = threading.Lock()
         self._tcp = TcpTransport()
+        self._ending = False
 
     def start_node(self, context: LabContext, node: str) -> None:
         """See lab.extensions.NodeService."""
@@ -118,26 +125,48 @@ class MigrationManager:
 
     def stop(self, context: LabContext) -> None:
         """See lab.extensions.NodeService."""
-        self._cancel_all(context)
+        self._ending = True
+        moving = self._cancel_all(context)
         with self._lock:
             daemons, self._daemons = list(self._daemons.values()), {}
+        if moving:
+            log.info("ending the migrations of %s as they stand", ", ".join(sorted(moving)))
+            self._cut_short(context, moving, daemons)
         stop_all(daemons, grace=20.0)
 
-    def _cancel_all(self, context: LabContext) -> None:
+    def _cancel_all(self, context: LabContext) -> set[str]:
         """Cancel what is under way, and wait for it, while both ends are still there to end it in order: else
-        libvirt, in the midst of a migration that nobody answers, lets a guest's end wait for 30 s."""
+        libvirt, in the midst of a migration that nobody answers, lets a guest's end wait for 30 s. Gives the
+        guests whose migration does not end so."""
         deadline = time.monotonic() + CANCEL_S
-        while time.monotonic() < deadline:
-            over_tcp = [self._tcp.cancel(guest.name) for guest in context.plan.guests]
-            waits = any(over_tcp)
+        while True:
+            over_tcp = {one.name: self._tcp.cancel(one.name) for one in context.plan.guests}
+            moving = {guest for guest, told in over_tcp.items() if told is not None}
+            waits = any(over_tcp.values())
             for node in context.plan.kind("hypervisor"):
                 with contextlib.suppress(XiatbError):
-                    for one in self._ask(context, node.name, "status")["outgoing"]:
-                        self._ask(context, node.name, "cancel", guest=one["guest"])
+                    status = self._ask(context, node.name, "status", timeout=ANSWER_S)
+                    for one in status["outgoing"]:
+                        moving.add(one["guest"])
                         waits = waits or one["state"] not in _ITS_OWN_WAY
-            if not waits:
-                return
+                        self._ask(context, node.name, "cancel", timeout=ANSWER_S, guest=one["guest"])
+            if not waits or time.monotonic() > deadline:
+                return moving
             time.sleep(SETTLE_STEP_S)
+
+    def _cut_short(self, context: LabContext, guests: set[str], daemons: list[ProcessId]) -> None:
+        """End migrations that cannot be cancelled, at both ends at once, the guests with them. A post-copy
+        would end with its last page, or wait for its path as long as that is broken, and libvirt lets nobody
+        end the guest meanwhile. The daemons go first: they would ask each other what became of it."""
+        for daemon in daemons:
+            daemon.signal(signal.SIGKILL)
+        uuids = [guest.uuid for guest in context.plan.guests if guest.name in guests]
+        for node in context.plan.kind("hypervisor"):
+            with contextlib.suppress(XiatbError, OSError, KeyError):
+                root = Path(f"/proc/{context.node_pid(node.name)}/root")
+                for pid in [pid for uuid in uuids for pid in qemu_pids(root, uuid)]:
+                    if (process := identify(pid)) is not None:
+                        process.signal(signal.SIGKILL)
 
     def status(self, context: LabContext) -> dict[str, dict[str, Any]]:
         """See lab.extensions.NodeService."""
@@ -189,7 +218,12 @@ class MigrationManager:
             else:
                 wanted |= {"guest": guest, "to": to, "storage": storage}
                 result = {"transport": "xia", **self._run(context, source, wanted, emit)}
-        except SocketGoneError:
+        except (SocketGoneError, ControlError) as error:
+            if self._ending:
+                raise ControlError("cancelled", TAKEN_DOWN, hint=advice("cancelled", guest, source, to,
+                                                                        down=context.plan.lab)) from None
+            if not isinstance(error, SocketGoneError):
+                raise
             result = self._after_death(context, guest, source, to, emit)
         self._moved(context, guest, to)
         self._tcp.follow(context, guest, source, to)
@@ -259,6 +293,8 @@ class MigrationManager:
     def _revive(self, context: LabContext) -> None:
         """Start daemons again that have died; each settles what its predecessor has left."""
         with self._reviving:
+            if self._ending:
+                return
             with self._lock:
                 dead = [node for node, daemon in self._daemons.items() if not daemon.alive()]
             for node in dead:
