@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ settings.load_profile("xiatb")
 
 # Help texts and tables are broken to the width of the terminal that the tests happen to run in.
 os.environ["COLUMNS"] = "80"
+
+# The path of a UNIX socket has 107 octets at most, and many tests have theirs below tmp_path.
+os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
 # A shell runs background jobs with SIGINT ignored, and programs that tests start would inherit that: those
 # that are interrupted by tests would never end.
