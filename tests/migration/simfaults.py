@@ -65,7 +65,7 @@ class Strike:
             "destination-qemu": self._qemu, "destination-libvirtd": lambda: self._libvirtd("hv2"),
             "source-libvirtd": lambda: self._libvirtd("hv1"), "cut+source-libvirtd": self._cut_and_libvirtd,
             "disk-full": self._disk_full, "out-of-memory": self._out_of_memory,
-            "wrong-image": self._wrong_image, "cancel": self._cancel,
+            "wrong-image": self._wrong_image, "cancel": self._cancel, "nothing": self._nothing,
         }  # fmt: skip
         await what[self.fault]()
 
@@ -78,6 +78,9 @@ class Strike:
 
     async def _mend(self) -> None:
         self.scene.link.mend()
+
+    async def _nothing(self) -> None:
+        """The scenario has a fault of its own."""
 
     async def _cut(self) -> None:
         self.scene.link.cut()

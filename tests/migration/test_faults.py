@@ -7,6 +7,7 @@ left; the user is told what the table says, and what to do.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import subprocess
@@ -32,6 +33,7 @@ from xiatb.experiments.faults.table import (
     page,
 )
 from xiatb.migration.advice import NEXT, advice
+from xiatb.migration.journal import Entry, Journal
 from xiatb.migration.messages import ABORT_CODES, REJECT_CODES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -134,6 +136,30 @@ def test_a_post_copy_goes_on_though_the_source_s_libvirtd_is_long_in_coming_back
     told = [view.decision(one) for one in ended.told]
     assert told[0] == "post-copy: attempt 1 to go on has failed: Cannot recv data: Connection reset by peer"
     assert "precopy" not in ended.phases[ended.phases.index("postcopy") :], "no pre-copy is shown again"
+
+
+@pytest.mark.parametrize("mode", ["precopy", "postcopy"])
+@pytest.mark.parametrize("role", ["source", "destination"])
+@pytest.mark.parametrize("state", ["", "transfer", "handover", "arrived", "moved", "here", "postcopy"])
+def test_a_journal_that_cannot_be_written(
+    state: str, role: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system of /run is full, always or from this state on: the migration fails before anything
+    relies on what should stand there, or goes on; and its user is told."""
+    write = Journal.write
+    full: list[Entry] = []
+
+    def refuse(journal: Journal, entry: Entry) -> None:
+        if entry.role == role and (entry.state == state or not state or full):
+            full.append(entry)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(journal, entry)
+
+    monkeypatch.setattr(Journal, "write", refuse)
+    ended = play(tmp_path, monkeypatch, "nothing", "first", True, mode=mode)
+    assert ended.problems == [], ended
+    assert len(ended.running) == 1 and (ended.running == ["hv2"]) == (not ended.code)
+    assert ended.code in ("", "failed", "lost")
 
 
 def test_a_recovery_that_carries_nothing_is_given_up_and_another_begins(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -200,6 +201,25 @@ def test_journal_keeps_what_a_crash_left(tmp_path: Path) -> None:
     (tmp_path / "migrations" / "job-x.json").write_text("[")
     assert journal.left() == []
     assert (tmp_path / "migrations" / "job-x.damaged").exists()
+
+
+def test_a_journal_that_cannot_be_written_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path)
+    kept = Entry(JOB, DESTINATION, "arrived", "hv1", REQUEST)
+    journal.write(kept)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        journal.write(dataclasses.replace(kept, state="here"))
+    journal.note(dataclasses.replace(kept, state="here"))
+    assert "the journal does not say here: [Errno 28] No space left on device" in caplog.text
+    assert journal.left() == [kept]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 @pytest.mark.parametrize(("peer", "left"), [("hv1", False), ("hv3", True)])

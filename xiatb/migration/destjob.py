@@ -207,9 +207,9 @@ class DestinationJob(JobShell):
             self._node.detach(request.hid)
         disks = tuple(disk.path for disk in request.disks if request.storage)
         sockets = tuple(map(str, params.all_sockets(self._runtime, request.job)[1:]))
-        self._station.journal.write(
-            j.Entry(request.job, j.DESTINATION, state, self.peer, request, disks, sockets)
-        )
+        journal = self._station.journal
+        write = journal.write if state == "prepared" else journal.note  # nothing is made without
+        write(j.Entry(request.job, j.DESTINATION, state, self.peer, request, disks, sockets))
 
     def _forget(self) -> None:
         """Close the journal's entry, if it is of this peer: none makes this host forget another's job."""

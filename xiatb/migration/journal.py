@@ -57,11 +57,23 @@ class Journal:
         path = self._path(entry.job, entry.role)
         partial = path.with_suffix(".partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(data) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(data) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def note(self, entry: Entry) -> None:
+        """As `write`, but a file system that is full, or broken, is only logged. For states that a daemon that
+        was started again can do without, by what runs and by asking: to stop half-way would be worse."""
+        try:
+            self.write(entry)
+        except OSError as error:
+            log.error("job %s: the journal does not say %s: %s", entry.job, entry.state, error)
 
     def close(self, job: str, role: str) -> None:
         """The job is over; nobody will ask for it."""

@@ -56,7 +56,9 @@ class KeptCopy:
     def _record(self, state: str) -> None:
         request = self._request
         sockets = tuple(map(str, params.all_sockets(self._station.config.runtime, request.job)))
-        self._station.journal.write(
+        journal = self._station.journal
+        write = journal.write if state == "handover" else journal.note  # nothing is handed over without
+        write(
             j.Entry(request.job, j.SOURCE, state, self._peer, request, sockets=sockets,
                     process=self._fence.process)
         )  # fmt: skip

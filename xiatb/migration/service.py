@@ -111,7 +111,7 @@ class MigrationService:
             self._at.journal.drop(entry, disks=True)
         else:
             j.remove_files(entry, disks=False)
-            self._at.journal.write(replace(entry, state=state))
+            self._at.journal.note(replace(entry, state=state))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
