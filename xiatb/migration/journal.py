@@ -68,7 +68,7 @@ class Journal:
             raise
 
     def note(self, entry: Entry) -> None:
-        """As `write`, but a file system that is full, or broken, is only logged. For states that a daemon that
+        """As `write`, but a file system that is full or broken is only logged. For states that a daemon that
         was started again can do without, by what runs and by asking: to stop half-way would be worse."""
         try:
             self.write(entry)
