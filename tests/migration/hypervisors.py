@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,26 @@ def migrate(
     name = to if isinstance(to, str) else to.name
     request = {"op": "migrate", "guest": guest, "to": name, "storage": True, **more}
     return asyncio.run(ask(source.socket, on_event, **request))
+
+
+def at(phase: str, act: Callable[[], Any], event: int = 1) -> Callable[[dict[str, Any]], None]:
+    """An `on_event` that acts once: at this event of the phase, counted from 1, which is its beginning."""
+    seen: list[int] = []
+
+    def watch(told: dict[str, Any]) -> None:
+        if told.get("phase") == phase:
+            seen.append(1)
+            if len(seen) == event:
+                act()
+
+    return watch
+
+
+def migrate_or_die(*asked: Any, **more: Any) -> dict[str, Any] | None:
+    """As `migrate`; None when the daemon that was asked has died."""
+    with contextlib.suppress(ConnectionError):
+        return migrate(*asked, **more)
+    return None
 
 
 def counts_on(host: Hypervisor) -> None:

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.migration.hypervisors import Hosts, Hypervisor, ask, bare, counts_on, migrate, numbers, wait_for
+from tests.migration.hypervisors import (
+    Hosts,
+    Hypervisor,
+    ask,
+    at,
+    bare,
+    counts_on,
+    migrate,
+    migrate_or_die,
+    numbers,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -108,11 +119,10 @@ def test_a_killed_destination_qemu_leaves_the_guest_at_the_source(
 ) -> None:
     one, two = hosts
 
-    def watch(event: dict[str, Any]) -> None:
-        if event["event"] == "phase" and event["phase"] == phase:
-            os.kill(int(two.run("cat", f"/run/libvirt/qemu/{guest}.pid")), signal.SIGKILL)
+    def kill() -> None:
+        os.kill(int(two.run("cat", f"/run/libvirt/qemu/{guest}.pid")), signal.SIGKILL)
 
-    answer = migrate(one, guest, two, watch, bandwidth=2 if phase == "storage" else 16)
+    answer = migrate(one, guest, two, at(phase, kill), bandwidth=2 if phase == "storage" else 16)
     if phase == "precopy" and answer["ok"]:
         pytest.skip("the migration was quicker than the kill")
     assert answer["error"]["code"] == "failed", answer
@@ -125,25 +135,7 @@ def test_a_killed_destination_qemu_leaves_the_guest_at_the_source(
 def test_a_killed_daemon_leaves_the_guest_at_the_source(hosts: Hosts, guest: str, victim: str) -> None:
     one, two = hosts
     killed = two if victim == "destination" else one
-
-    async def scenario() -> dict[str, Any] | None:
-        reached = asyncio.Event()
-
-        def watch(event: dict[str, Any]) -> None:
-            if event.get("phase") == "storage":
-                reached.set()
-
-        task = asyncio.ensure_future(
-            ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True, bandwidth=2)
-        )
-        await asyncio.wait_for(reached.wait(), 60)
-        killed.kill_daemon()
-        try:
-            return await asyncio.wait_for(task, 60)
-        except ConnectionError:
-            return None
-
-    answer = asyncio.run(scenario())
+    answer = migrate_or_die(one, guest, two, at("storage", killed.kill_daemon), bandwidth=2)
     if victim == "destination":
         assert answer is not None
         assert answer["error"]["code"] in ("lost", "failed"), answer
@@ -164,26 +156,11 @@ def test_a_daemon_killed_in_the_hand_over_leaves_one_running_copy(
     one, two = hosts
     killed = one if victim == "source" else two
 
-    async def scenario() -> dict[str, Any] | None:
-        reached = asyncio.Event()
-
-        def watch(event: dict[str, Any]) -> None:
-            if event.get("phase") == "handover":
-                killed.daemon.send_signal(signal.SIGKILL)
-                reached.set()
-
-        task = asyncio.ensure_future(
-            ask(one.socket, watch, op="migrate", guest=guest, to=two.name, storage=True)
-        )
-        await asyncio.wait_for(reached.wait(), 60)
-        killed.daemon.wait(10)
+    def crash() -> None:
+        killed.kill_daemon()
         killed.restart_daemon()
-        try:
-            return await asyncio.wait_for(task, 60)
-        except ConnectionError:
-            return None
 
-    asyncio.run(scenario())
+    migrate_or_die(one, guest, two, at("handover", crash))
 
     def running() -> list[Hypervisor]:
         return [host for host in hosts if guest in host.virsh("list", "--name", "--state-running").split()]

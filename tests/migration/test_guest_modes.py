@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.migration.hypervisors import Hosts, ask, numbers, wait_for
+from tests.migration.hypervisors import Hosts, ask, at, migrate_or_die, numbers, wait_for
 
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -101,27 +101,13 @@ def test_a_broken_post_copy_is_taken_up_again(place: dict[str, Any], victim: str
     killed = source if victim == "source" else target
     guest = place["guest"]
 
-    async def scenario() -> dict[str, Any] | None:
-        reached, seen = asyncio.Event(), []
-
-        def watch(event: dict[str, Any]) -> None:
-            # Only once the destination has the device state can a post-copy be taken up again.
-            if event.get("phase") == "postcopy" and event["event"] == "progress":
-                seen.append(event)
-                if len(seen) == 8:
-                    reached.set()
-
-        wanted = {"op": "migrate", "guest": guest, "to": target.name, "storage": True, "mode": "postcopy"}
-        task = asyncio.ensure_future(ask(source.socket, watch, bandwidth=8, **wanted))
-        await asyncio.wait_for(reached.wait(), 60)
+    def crash() -> None:
         killed.kill_daemon()
         killed.restart_daemon()
-        try:
-            return await asyncio.wait_for(task, 90)
-        except ConnectionError:
-            return None
 
-    answer = asyncio.run(scenario())
+    # Only once the destination has the device state can a post-copy be taken up again.
+    late = at("postcopy", crash, event=9)
+    answer = migrate_or_die(source, guest, target, late, mode="postcopy", bandwidth=8)
     if victim == "destination":
         assert answer is not None
         assert answer["ok"], answer
