@@ -83,6 +83,20 @@ def test_names_and_daemons_across_an_ip_core_are_behind_their_4ids(tmp_path: Pat
     assert "IP:" in manager.service_dag(host)
 
 
+def test_a_guest_has_moved_though_its_names_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as "not migrated (EIO)": the file system of /run may be full."""
+    said: list[str] = []
+    context: Any = SimpleNamespace(plan=plan(), paths=LabPaths("t", run_root=tmp_path), progress=said.append)
+    fake = FakeManager({"hv1": "running", "hv2": "absent"})
+    monkeypatch.setattr(fake, "_run", lambda *_: {"guest": "vm1"})
+    monkeypatch.setattr(fake._tcp, "follow", lambda *_: None)
+    result = fake.migrate(context, "vm1", "hv2", False, lambda event: None)
+    assert result["guest"] == "vm1"
+    assert said[0].startswith("the names of vm1 are still those of where it was: [Errno 2]")
+
+
 class FakeManager(manager.MigrationManager):
     """Answers of daemons from a table."""
 

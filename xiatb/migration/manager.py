@@ -343,11 +343,16 @@ class MigrationManager:
             return client.request(op, **fields)
 
     def _moved(self, context: LabContext, guest: str, to: str) -> None:
-        """Names of the guest and its services now lead to the new location."""
+        """Names of the guest and its services now lead to the new location; where the file cannot be written
+        they do for those who ask the name server, which hears of it from the guest."""
         node = context.plan.node(to)
-        if node.ad is not None:
+        if node.ad is None:
+            return
+        try:
             with self._lock:
                 relocate_names(context.paths.names, context.plan, guest, node)
+        except OSError as error:
+            context.progress(f"the names of {guest} are still those of where it was: {error}")
 
 
 def _not_running(guest: str, to: str, states: dict[str, str]) -> ControlError:
