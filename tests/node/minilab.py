@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,10 @@ def told(app: App, seconds: float = TOLD_TIMEOUT) -> Any:
         app.read += piece
     line, _, app.read = app.read.partition(b"\n")
     return json.loads(line or "{}")
+
+
+def ask_until(holds: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Each try takes a round trip to the node."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline

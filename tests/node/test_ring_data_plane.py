@@ -6,14 +6,12 @@ import json
 import select
 import signal
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.node.minilab import MiniLab, told
+from tests.node.minilab import MiniLab, ask_until, told
 from tests.node.namespaces import ip, needs_root
 from xiatb.fastpath import probe
 from xiatb.wire import xcmp, xip
@@ -135,13 +133,6 @@ def test_handlers_count_what_the_engine_does(lab: MiniLab) -> None:
     assert "version\t3" in r1.ask("handlers", read="lc1/check.drop_details")["value"]
     r1.ask("handlers", write="lc1/check.reset")
     assert count(lab, "r1", "lc1/check.drops") == 0
-
-
-def ask_until(holds: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Each try takes a round trip to the node."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
 
 
 def test_route_changes_reach_the_engine_at_once(lab: MiniLab) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.node.minilab import MiniLab, told
+from tests.node.minilab import MiniLab, ask_until, told
 from tests.node.namespaces import needs_root
 from tests.node.test_ring_sockets import APPS
 
@@ -52,8 +52,9 @@ def test_direct_attachment(lab: MiniLab) -> None:
 def test_guest_is_expected_and_detached(lab: MiniLab) -> None:
     guest_lab(lab)
     lab.joined("g1")
-    hv1 = lab.joined("hv1")
+    hv1, hv2 = lab.joined("hv1"), lab.joined("hv2")
     hid = str(lab.hid("g1"))
+    hv2.ask("handlers", write="lc1/xarpq.delete", value=hid)
     assert hv1.ask("guest_wait", hid=hid, timeout=5)["port_name"] == "eth2"
     assert hv1.error("guest_wait", hid=str(lab.hid("g2")), timeout=0.1) == "ETIMEDOUT"
     assert hv1.error("guest_expect", hid=hid, port="tap9") == "ENODEV"
@@ -62,6 +63,7 @@ def test_guest_is_expected_and_detached(lab: MiniLab) -> None:
     hv1.ask("guest_expect", hid=hid, port="eth2")
     assert hv1.wait_event("guest_joined")["hid"] == hid
     assert time.monotonic() - start < 1
+    ask_until(lambda: hid in hv2.ask("handlers", read="lc1/xarpq.table")["value"])  # told by XARP
     hv1.ask("guest_detach", hid=hid)
     assert hv1.wait_event("guest_left")["hid"] == hid
     assert hid not in {host["hid"] for host in hv1.ask("joined")["hosts"]}

@@ -65,7 +65,7 @@ class GatewayCores(Cores):
         self._actions[fx.SetRoute] = self._set_route
         self._actions[fx.DelRoute] = self._del_route
         self._actions[fx.SendRouting] = self._send_routing
-        self._actions[fx.HostJoined] = node.host_joined
+        self._actions[fx.HostJoined] = self._host_joined
         self._actions[fx.HostLeft] = node.host_left
 
     def start(self) -> None:
@@ -86,6 +86,10 @@ class GatewayCores(Cores):
         self.node.tables.remove(effect.key)
         if effect.key == self._ip_gateway:
             self.node.tables.set_default(XidType.IP, None)
+
+    def _host_joined(self, effect: fx.HostJoined) -> None:
+        self.node.host_joined(effect)
+        self.handover.joined(effect.hid, effect.port)
 
     def link_up(self, port: Port) -> None:
         """Beacons at once, then at intervals."""

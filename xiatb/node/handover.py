@@ -90,7 +90,7 @@ class Handover:
         if here is not None and here.seq == join.seq:
             del self._held[hid.id]
             self._tell_after(TELL_S, hid)
-            self._announce(hid)
+            self._announce(hid)  # again: the first may have met a network that was not ready
             self._node.host_joined(HostJoined(hid, port, here.mac, here.seq, here.record))
             return True
         self._plane.arrival(port, join, now, now + UNRESUMED_S)
@@ -102,8 +102,13 @@ class Handover:
             return False
         self.stats["delegations_used"] += 1
         self._tell_after(UNRESUMED_S, hid)
-        self._announce(hid)
         return True
+
+    def joined(self, hid: XID, port: int) -> None:
+        """A host has joined at `port`. A guest, by itself or by delegation, is announced to the links; other
+        hosts are on a link themselves."""
+        if self._node.ports[port].role == "guest":
+            self._announce(hid)
 
     def _tell_after(self, seconds: float, hid: XID) -> None:
         self._forget_telling(hid)
