@@ -84,8 +84,8 @@ def agent(tmp_path):
         "services": [{"name": "w", "kind": "writer", "options": {"path": str(tmp_path / "disk")}}],
     }
     (tmp_path / "guest.json").write_text(json.dumps(config))
+    bridge = Bridge(tmp_path / "agent.sock", master)  # before there is a process that it could leave behind
     process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "guest.json")])
-    bridge = Bridge(tmp_path / "agent.sock", master)
     yield AgentClient(fixed(bridge.path)), bridge, process
     process.kill()
     process.wait(10)
