@@ -14,6 +14,8 @@ from xiatb.migration import door, frames
 from xiatb.migration.door import Admitted, Door
 from xiatb.migration.tlswire import TlsIdentity
 from xiatb.migration.wirestream import AsyncioWire, Wire
+from xiatb.wire.dag import DAG
+from xiatb.wire.xid import XID
 
 CONTROL = frames.pack(frames.CLEAR, b"{}")
 CHANNEL = frames.pack(frames.CHANNEL, b'{"job":"%s"}' % JOB.encode())
@@ -117,9 +119,29 @@ def test_one_host_has_a_share_of_the_places() -> None:
     async def body() -> None:
         house = House()
         loud = [await house.comes("loud") for _ in range(door.MAX_OF_ONE + 5)]
-        assert [wire.aborted for wire in loud] == [False] * door.MAX_OF_ONE + [True] * 5
+        assert [wire.aborted for wire in loud] == [True] * 5 + [False] * door.MAX_OF_ONE
         assert not (await house.comes("other")).aborted
         assert not (await house.comes()).aborted, "of unknown origin"
+        await end(house)
+
+    run(body())
+
+
+def test_who_names_a_peer_s_host_does_not_keep_that_peer_out() -> None:
+    """A stream's address is not proved: this one leads to the stranger's host, and ends behind it at the
+    peer's, which routers never reach."""
+    stranger, peer = XID.parse("HID:" + "5" * 40), XID.parse("HID:" + "1" * 40)
+    claimed = DAG.chain(XID.parse("AD:" + "2" * 40), stranger, peer, XID.parse("SID:" + "3" * 40))
+    assert claimed.intent_hid == peer
+
+    async def body() -> None:
+        house = House()
+        silent = [await house.comes(str(peer)) for _ in range(door.MAX_OF_ONE)]
+        real = await house.comes(str(peer), CONTROL)
+        assert not real.aborted and silent[0].aborted
+        real.says.feed_data(b"x")
+        await quiet()
+        assert house.takers.taken == ["control"]
         await end(house)
 
     run(body())

@@ -2,7 +2,8 @@
 
 Such half-open streams have little time and few places of their own, so that they cannot keep out a peer nor
 touch the streams of one that is known. When the places are taken the oldest makes room: a peer needs a few
-round trips, a stranger that holds a place has had them.
+round trips, a stranger that holds a place has had them. The same goes for the places of one host, since whose
+they are is not proved: a stranger's address may lead through its own host and name a peer's behind it.
 """
 
 from __future__ import annotations
@@ -54,14 +55,12 @@ class Door:
     async def on_wire(self, wire: Wire) -> None:
         """A stream, until its end."""
         origin = wire.origin()
-        if origin and list(self._half_open.values()).count(origin) >= MAX_OF_ONE:
-            log.warning("a stream was dropped: %s has %d that say nothing", origin, MAX_OF_ONE)
-            wire.abort()
-            return
-        if len(self._half_open) >= MAX_HALF_OPEN:
-            oldest = next(iter(self._half_open))
-            del self._half_open[oldest]
-            oldest.reschedule(asyncio.get_running_loop().time())
+        same = [limit for limit, one in self._half_open.items() if one == origin] if origin else []
+        if len(same) >= MAX_OF_ONE:
+            log.warning("%s has %d streams that say nothing", origin, len(same))
+            self._drop(same[0])
+        elif len(self._half_open) >= MAX_HALF_OPEN:
+            self._drop(next(iter(self._half_open)))
         known = False
 
         def admitted() -> None:
@@ -84,6 +83,10 @@ class Door:
         finally:
             self._half_open.pop(limit, None)
             self._known -= known
+
+    def _drop(self, limit: asyncio.Timeout) -> None:
+        del self._half_open[limit]
+        limit.reschedule(asyncio.get_running_loop().time())
 
     async def _take(self, wire: Wire, admitted: Admitted) -> None:
         """Its first frame says whether it is a control stream or a channel."""
