@@ -103,7 +103,7 @@ def test_refused_ones_do_not_stop_the_others(
     frames = [ETHERNET + bytes([number]) * (3000 if number % 3 == 1 else 60) for number in range(70)]
     assert way.send(left, frames) == [number for number in range(70) if number % 3 == 1]
     assert waiting(way, right, 47) == [frame for frame in frames if len(frame) < MTU]
-    tc = ["tc", "-n", namespaces["a"], "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100kbit"]
+    tc = ["tc", "-n", namespaces["a"], "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8kbit"]
     subprocess.run([*tc, "burst", "3000", "limit", "6000"], check=True, timeout=20)
     first = segment(7, bytes(1000))
     refused = way.send_train(left, ETHERNET, first[14:-1000], bytes(50_000), 1000)
