@@ -57,9 +57,10 @@ def test_setup_says_that_this_host_can_be_served() -> None:
 @needs_root
 def test_setup_refuses_a_user_who_is_not_root() -> None:
     with tempfile.TemporaryDirectory() as place:  # where everybody can read it
-        os.chmod(place, 0o755)
-        os.mkdir(f"{place}/scripts", 0o755)
+        os.mkdir(f"{place}/scripts")
         script = shutil.copy(ROOT / "scripts" / "setup", f"{place}/scripts")
+        for path in (place, f"{place}/scripts", script):  # whatever the umask
+            os.chmod(path, 0o755)
         done = run("setpriv", "--reuid=65534", "--clear-groups", "bash", script, "--check")
     assert done.returncode == 4
     assert "needs root" in done.stderr
