@@ -68,6 +68,8 @@ def command(
         try:
             result = follow(events, quiet=output == "json")
         except ControlError as error:
+            if output == "json":
+                print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
             raise _meaning(error, cancelled=cancel.asked) from None
     if output == "json":
         print_json(result)
