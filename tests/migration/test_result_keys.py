@@ -16,7 +16,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "cli"
 
 def test_the_page_names_every_key_of_a_result_and_no_other() -> None:
     text = (PAGES / "migrate.md").read_text()
-    rows = text[text.index("| key | meaning |") : text.index("| exit code | meaning |")].splitlines()[2:]
+    rows = text[text.index("| key | meaning |") : text.index("In place of these,")].splitlines()[2:]
     promised = {key.strip(" `") for row in rows if row for key in row.split("|")[1].split(",")}
 
     async def scenario(one: Host, two: Host, plan: Plan) -> None:
