@@ -80,7 +80,7 @@ def test_only_regular_files_are_images(tmp_path: Path) -> None:
     ],
 )
 def test_headers_that_contradict_themselves(tmp_path: Path, at: int, value: bytes, words: str) -> None:
-    data = bytearray(made(tmp_path / "a", "-o", "data_file=x").read_bytes()[: 1 << 16])
+    data = bytearray(made(tmp_path / "a", "-o", f"data_file={tmp_path}/x").read_bytes()[: 1 << 16])
     if at == 108:
         at = struct.unpack_from(">I", data, 100)[0] + 4
     data[at : at + len(value)] = value
