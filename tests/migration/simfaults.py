@@ -35,6 +35,8 @@ class Ended:
     problems: list[str] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     """Decisions that the user was shown."""
+    answered_s: float = 0.0
+    """From the blow until the user was told."""
     phases: list[str] = field(default_factory=list)
     """What the user was shown, in order."""
 
@@ -47,6 +49,7 @@ class Strike:
         self.fault = fault
         self.point = point
         self.struck = False
+        self.at = 0.0
         self.virt_s = VIRT_S
         self.later: list[asyncio.Task[None]] = []
 
@@ -54,6 +57,7 @@ class Strike:
         if point != self.point or self.struck:
             return
         self.struck = True
+        self.at = asyncio.get_running_loop().time()
         # Not in the context of whom it may kill.
         await asyncio.shield(asyncio.ensure_future(self.now()))
 
@@ -160,6 +164,7 @@ def play(
         if before:
             await strike.now()
         ended = await _ask(scene, options)
+        ended.answered_s = asyncio.get_running_loop().time() - strike.at
         await scene.settle()
         while not all(work.done() for work in strike.later):
             await asyncio.gather(*strike.later)

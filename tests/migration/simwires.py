@@ -53,7 +53,7 @@ class SimWire:
         self._waiting = 0
         self._free = 0.0
         self._broken: Exception | None = None
-        self._eof_sent = False
+        self._eof_sent = self._dead = False
         link.wires.append(self)
 
     async def read(self, limit: int) -> bytes:
@@ -76,6 +76,8 @@ class SimWire:
             raise self._broken
         self._waiting += len(data)
         self._send(bytes(data))
+        if self.other._dead:
+            self._answered()
         while self._waiting > self._bound and self._broken is None:
             self._drained.clear()
             await self._drained.wait()
@@ -89,6 +91,19 @@ class SimWire:
             self._loop.call_at(self._free + DELAY, self._deliver)
         else:
             self._loop.call_later(GIVE_UP, self._give_up)
+
+    def die(self) -> None:
+        """The process at this end has gone: the other end hears of it when it says something, or is owed an
+        answer."""
+        self._dead = True
+        self._break(ConnectionResetError("reset"))
+        if self.other._waiting:
+            self.other._answered()
+
+    def _answered(self) -> None:
+        """Nobody at the other end knows the stream."""
+        if self._link.up:
+            self._loop.call_later(2 * DELAY, self._break, ConnectionResetError("no such socket"))
 
     def _deliver(self) -> None:
         while self._flight and self._link.up and self._flight[0][0] <= self._loop.time() + 1e-6:
@@ -105,6 +120,8 @@ class SimWire:
         flight, self._flight = self._flight, deque()
         for _, data in flight:
             self._send(data)
+        if flight and self.other._dead:
+            self._answered()
 
     def _give_up(self) -> None:
         if not self._link.up and self._broken is None:
@@ -134,7 +151,9 @@ class SimWire:
         return ""
 
     def abort(self) -> None:
-        """Over a link that is cut the other end does not hear of it."""
+        """Over a link that is cut the other end does not hear of it; what has died does nothing."""
+        if self._dead:
+            return
         gone = ConnectionResetError("reset")
         self._break(gone)
         if self._link.up:
@@ -194,4 +213,4 @@ class SimCarrier:
         if self._network.get(self.name) is self:
             del self._network[self.name]
         for wire in self.open:
-            wire.abort()
+            wire.die()

@@ -57,6 +57,16 @@ def test_cell(fault: str, phase: str, tmp_path: Path, monkeypatch: pytest.Monkey
     check(ended, fault, phase)
 
 
+def test_the_end_of_the_destinations_daemon_is_heard_of_in_the_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is under way then that would be answered by a reset; and libvirt waits for an answer that died
+    with the daemon."""
+    ended = play(tmp_path, monkeypatch, "destination-daemon", POINTS["handover"])
+    check(ended, "destination-daemon", "handover")
+    assert ended.answered_s < 10.0
+
+
 def test_a_cut_before_the_commit_keeps_the_old_disk_until_the_path_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,8 @@ from xiatb.migration.transfer import Transfer, recovery_failed
 from xiatb.migration.tuning import Tuning
 
 POLL_S = 0.1
+TOUCH_S = 0.5
+"""How far apart the words are that find out whether the destination's daemon still is the same."""
 OLD_CALL_S = 10.0
 """How long libvirt may take to notice that the channels of a broken post-copy are gone."""
 DEFAULT = Options()
@@ -162,6 +164,8 @@ class SourceJob(JobShell):
             self._t_request = time.monotonic_ns()
         elif name == "postcopy":
             self._board.phase = name
+        elif name == "handover":
+            self.spawn(self._stay_in_touch())
         self._emit({"event": "phase", "phase": name, "t_ns": time.monotonic_ns()})
 
     def perform(self, action: a.Action) -> None:
@@ -189,6 +193,8 @@ class SourceJob(JobShell):
             self.spawn(self._transfer.give_up(), must=True)
         else:
             self._copy.perform(action)
+            if isinstance(action, a.EndCopy) and self._transfer is not None:
+                self.spawn(self._transfer.close(0.0))  # libvirt may wait for a Finish that is never answered
 
     async def _redial(self) -> None:
         """A new control session with the same peer."""
@@ -301,11 +307,23 @@ class SourceJob(JobShell):
             event = self._board.update(stats, self.relays, len(self.passes), time.monotonic())
             self._emit(event)
             turn += 1
-            if turn % 2 == 0 and self.outcome is None and not self.machine.lost and self.link:
-                self.link.send(Progress(
-                    job=self.request.job, phase=event["phase"], passes=event["pass"],
-                    transferred=event["transferred"], remaining=event["remaining"], rate=event["rate"],
-                ))  # fmt: skip
+            if turn % 2 == 0:
+                self._tell_peer()
+
+    async def _stay_in_touch(self) -> None:
+        """Nothing else is sent during the hand-over, so the end of the peer would not be heard of."""
+        while self.machine.state == "handover":
+            self._tell_peer()
+            await asyncio.sleep(TOUCH_S)
+
+    def _tell_peer(self) -> None:
+        """The newest progress, if there is any. Where a daemon that had died was started again it is answered
+        by a reset."""
+        if (event := self._board.last) and self.outcome is None and not self.machine.lost and self.link:
+            self.link.send(Progress(
+                job=self.request.job, phase=event["phase"], passes=event["pass"],
+                transferred=event["transferred"], remaining=event["remaining"], rate=event["rate"],
+            ))  # fmt: skip
 
     async def _steer(self, stats: dict[str, Any]) -> None:
         """Let the controller look, once memory is being copied."""

@@ -182,10 +182,6 @@ class Transfer:
             if self._over.is_set():
                 return
 
-    def cut(self) -> asyncio.Future[None]:
-        """Close the local ends of all channels, so that libvirt's call fails; a task to wait for."""
-        return asyncio.ensure_future(self.close(0.0))
-
     async def close(self, grace: float | None = None) -> None:
         """Close the channels; with `grace` after so many seconds even if they still carry something.
 
