@@ -312,6 +312,7 @@ class SourceJob(JobShell):
 
     async def _stay_in_touch(self) -> None:
         """Nothing else is sent during the hand-over, so the end of the peer would not be heard of."""
+        await asyncio.sleep(TOUCH_S)  # most are over by then
         while self.machine.state == "handover":
             self._tell_peer()
             await asyncio.sleep(TOUCH_S)
