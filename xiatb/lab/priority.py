@@ -32,6 +32,7 @@ def favour_processors(pid: int) -> int:
     """Gives the session of the QEMU process `pid` the niceness GUEST and, in it, the virtual processors (its
     threads "CPU n/KVM" or "CPU n/TCG", see QEMU's accel/) the niceness PROCESSOR; how many processors got it.
     0 without the privilege or the process."""
+    favour_session(pid, GUEST)
     return _schedule_processors(pid, os.SCHED_OTHER, 0)
 
 
@@ -43,7 +44,6 @@ def hurry_processors(pid: int) -> int:
 
 
 def _schedule_processors(pid: int, policy: int, priority: int) -> int:
-    favour_session(pid, GUEST)
     done = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
