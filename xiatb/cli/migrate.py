@@ -220,11 +220,8 @@ class _Cancel:
                     if not client.request("migrate_cancel", guest=self._guest)["cancelled"]:
                         sys.stderr.write(f"too late: {self._guest} has been handed over already\n")
                 return
-            except ControlError as error:
-                if error.code != "EUSAGE":
+            except XiatbError as error:
+                if not (isinstance(error, ControlError) and error.code == "EUSAGE"):
                     sys.stderr.write(f"cancel: {error.message}\n")
                     return
-            except XiatbError as error:
-                sys.stderr.write(f"cancel: {error.message}\n")
-                return
             self._over.wait(_AGAIN_S)
